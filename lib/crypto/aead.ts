@@ -1,0 +1,146 @@
+/**
+ * The data path's AEAD: seals and opens chains of WireGuard data packets in
+ * place, in the shared arena. Callers fill descriptors and name them by byte
+ * offset; the provider walks the bytes. This file has the descriptor's layout,
+ * the interface, and the choice of provider: the wasm kernel, or noble where
+ * the kernel cannot run.
+ *
+ * A descriptor is eight little-endian 32-bit words. The 16-byte data header
+ * lies at DATA - 16 and the 16-byte tag at DATA + LENGTH; providers touch
+ * nothing outside [DATA - 16, DATA + LENGTH + 16), the key, the descriptor and
+ * their scratch area.
+ *
+ * @module
+ */
+
+import { createNobleAead } from "./aead_noble.ts";
+import { createWasmAead } from "./aead_wasm.ts";
+import { aeadDecrypt, aeadEncrypt } from "./chacha.ts";
+import {
+  AEAD_COUNTER_HI,
+  AEAD_COUNTER_LO,
+  AEAD_DATA,
+  AEAD_DESCRIPTOR_WORDS,
+  AEAD_HEADER_BYTES,
+  AEAD_KEY,
+  AEAD_KEY_BYTES,
+  AEAD_LENGTH,
+  AEAD_OK,
+  AEAD_RECEIVER,
+  AEAD_TAG_BYTES,
+  AEAD_WORK_BYTES,
+} from "./aead_layout.ts";
+import type { Aead } from "./aead_layout.ts";
+import { randomBytes } from "./bytes.ts";
+
+export * from "./aead_layout.ts";
+
+/** What `createAead` may be asked for. */
+export type AeadChoice = "auto" | "wasm" | "noble";
+
+const SELF_TEST_LENGTHS = [0, 1, 64, 192, 193, 447, 1420];
+const SELF_TEST_KEY_OFFSET = AEAD_WORK_BYTES;
+const SELF_TEST_DESC_OFFSET = SELF_TEST_KEY_OFFSET + AEAD_KEY_BYTES;
+const SELF_TEST_DATA_OFFSET = SELF_TEST_DESC_OFFSET +
+  4 * AEAD_DESCRIPTOR_WORDS + AEAD_HEADER_BYTES;
+const SELF_TEST_RECEIVER = 0x89abcdef;
+const SELF_TEST_COUNTER_LO = 0xfedcba98;
+const SELF_TEST_COUNTER_HI = 0x01234567;
+
+/** Unset until the first "auto" of this thread, then why wasm cannot be used. */
+let wasmProblem: string | null | undefined;
+
+/**
+ * Compares the wasm kernel with noble on a memory of its own.
+ *
+ * @returns Why the kernel cannot be used, or null if it can.
+ */
+export function testWasmAead(): string | null {
+  const memory = new WebAssembly.Memory({
+    initial: 1,
+    maximum: 1,
+    shared: true,
+  });
+  let aead: Aead;
+  try {
+    aead = createWasmAead(memory, 0);
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+  for (const length of SELF_TEST_LENGTHS) {
+    if (!selfTestLength(aead, memory, length)) {
+      return `wasm kernel disagrees with noble at ${length} bytes`;
+    }
+  }
+  return null;
+}
+
+/** Seals, opens and forges one packet of `length` random bytes. */
+function selfTestLength(
+  aead: Aead,
+  memory: WebAssembly.Memory,
+  length: number,
+): boolean {
+  const bytes = new Uint8Array(memory.buffer);
+  const words = new Uint32Array(
+    memory.buffer,
+    SELF_TEST_DESC_OFFSET,
+    AEAD_DESCRIPTOR_WORDS,
+  );
+  const key = randomBytes(AEAD_KEY_BYTES);
+  const plaintext = randomBytes(length);
+  const counter = BigInt(SELF_TEST_COUNTER_HI) << 32n |
+    BigInt(SELF_TEST_COUNTER_LO);
+  const packet = bytes.subarray(
+    SELF_TEST_DATA_OFFSET,
+    SELF_TEST_DATA_OFFSET + length + AEAD_TAG_BYTES,
+  );
+  bytes.set(key, SELF_TEST_KEY_OFFSET);
+  packet.set(plaintext);
+  words[AEAD_DATA] = SELF_TEST_DATA_OFFSET;
+  words[AEAD_LENGTH] = length;
+  words[AEAD_KEY] = SELF_TEST_KEY_OFFSET;
+  words[AEAD_RECEIVER] = SELF_TEST_RECEIVER;
+  words[AEAD_COUNTER_LO] = SELF_TEST_COUNTER_LO;
+  words[AEAD_COUNTER_HI] = SELF_TEST_COUNTER_HI;
+
+  aead.seal(SELF_TEST_DESC_OFFSET, 1);
+  const empty = new Uint8Array(0);
+  const sealed = aeadEncrypt(key, counter, plaintext, empty);
+  if (!sealed.every((byte, i) => packet[i] === byte)) return false;
+
+  const opens = (): boolean => {
+    aead.open(SELF_TEST_DESC_OFFSET, 1);
+    return words[AEAD_OK] === 1;
+  };
+  packet[length] ^= 1;
+  if (opens()) return false;
+  packet[length] ^= 1;
+  if (!opens()) return false;
+  const opened = aeadDecrypt(key, counter, sealed, empty);
+  return opened !== null && opened.every((byte, i) => packet[i] === byte);
+}
+
+/**
+ * Makes an AEAD on a shared memory.
+ *
+ * @param memory The arena; must be shared for the wasm kernel.
+ * @param workOffset Byte offset of AEAD_WORK_BYTES of scratch that nobody else
+ * uses, one area for each instance.
+ * @param choice "auto" takes the wasm kernel if it runs and agrees with noble
+ * (tested once in a thread), else noble.
+ * @throws {Error} If "wasm" was asked for and cannot work, or `workOffset` is
+ * out of range.
+ */
+export function createAead(
+  memory: WebAssembly.Memory,
+  workOffset: number,
+  choice: AeadChoice,
+): Aead {
+  if (choice === "noble") return createNobleAead(memory);
+  if (choice === "wasm") return createWasmAead(memory, workOffset);
+  if (wasmProblem === undefined) wasmProblem = testWasmAead();
+  return wasmProblem === null
+    ? createWasmAead(memory, workOffset)
+    : createNobleAead(memory);
+}

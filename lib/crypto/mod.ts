@@ -1,0 +1,16 @@
+/**
+ * All cryptography of wgd, and the only importer of @noble/* and of the wasm
+ * kernels. Names no Deno API.
+ *
+ * @module
+ */
+
+export * from "./aead.ts";
+export { createNobleAead } from "./aead_noble.ts";
+export { createWasmAead } from "./aead_wasm.ts";
+export * from "./blake2s.ts";
+export { createWasmBlake2s } from "./blake2s_wasm.ts";
+export * from "./bytes.ts";
+export * from "./chacha.ts";
+export * from "./checksum.ts";
+export * from "./x25519.ts";
