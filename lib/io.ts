@@ -1,0 +1,48 @@
+/**
+ * What the data workers need of the outside: a TUN, and UDP sockets to send and
+ * receive on. Implemented by lib/tun and lib/socket, and in memory by the tests.
+ * All offsets are bytes, all `…Word`s are words from the start of the arena.
+ *
+ * @module
+ */
+
+/** The interface's side of the tunnel. */
+export interface TunPort {
+  /**
+   * Reads one packet to `offset`.
+   *
+   * @returns its length, 0 when there is none now, -1 when the interface is gone
+   */
+  read(offset: number, capacity: number): number;
+  /** Writes one packet. @returns 0, or an error number */
+  write(offset: number, length: number): number;
+}
+
+/** Sends datagrams, in batches of at most BATCH. */
+export interface DatagramSender {
+  /** Word of the endpoint block of the message that `add` adds next. */
+  readonly endpointWord: number;
+  /** Adds a message to the endpoint written at `endpointWord`. `ds`: its DS field. */
+  add(offset: number, length: number, ds: number): void;
+  /** Messages added since the last flush. */
+  readonly count: number;
+  /**
+   * Sends what was added. Then `errors[i]` is 0 or the error number of message
+   * i, and `sourceForgotten[i]` is 1 if its sticky source was refused.
+   */
+  flush(): void;
+  readonly errors: Int32Array;
+  readonly sourceForgotten: Uint8Array;
+}
+
+/** Receives datagrams, in batches of at most BATCH. */
+export interface DatagramReceiver {
+  /** Receives what there is now. @returns the number of messages, -1 on an error */
+  receive(): number;
+  /** Byte offset of message i. 16 bytes before it may be overwritten, too. */
+  offset(i: number): number;
+  /** Bytes of message i; 0 if it was cut short. */
+  length(i: number): number;
+  /** Word of the endpoint block of message i: source and sticky source. */
+  endpointWordOf(i: number): number;
+}
