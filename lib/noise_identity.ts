@@ -1,0 +1,83 @@
+/**
+ * The device's own static keys, and the product of its private key with each
+ * peer's public key: the kernel's `noise_static_identity` and
+ * `wg_noise_precompute_static_static`. Unlike the kernel this computes a product
+ * when it is first needed, so that loading half a million peers costs none.
+ *
+ * The private key stays in this object: no data worker sees it.
+ *
+ * @module
+ */
+import type { Arena } from "./arena.ts";
+import { wipe } from "./crypto/bytes.ts";
+import { clamp, publicKey, sharedSecret } from "./crypto/x25519.ts";
+import { PUBLIC_KEY_LEN, SYMMETRIC_KEY_LEN } from "./messages.ts";
+import {
+  PEER,
+  PEER_FLAG_LOW_ORDER,
+  PEER_FLAG_STATIC_STATIC,
+} from "./records.ts";
+
+/** Static keys of one device. Control only. */
+export class StaticIdentity {
+  readonly #arena: Arena;
+  #privateKey: Uint8Array | null = null;
+  #publicKey: Uint8Array | null = null;
+
+  constructor(arena: Arena) {
+    this.#arena = arena;
+  }
+
+  /** Private key, clamped, or null. Not a copy. */
+  get privateKey(): Uint8Array | null {
+    return this.#privateKey;
+  }
+
+  /** Public key, or null. Not a copy. */
+  get publicKey(): Uint8Array | null {
+    return this.#publicKey;
+  }
+
+  /** Changes the keys; the caller calls `forgetStaticStatic` for each peer. */
+  set(privateKey: Uint8Array | null): void {
+    const previous = this.#privateKey;
+    this.#privateKey = privateKey && clamp(privateKey.slice());
+    this.#publicKey = this.#privateKey && publicKey(this.#privateKey);
+    if (previous !== null) wipe(previous);
+  }
+
+  /** Wipes what was derived from the peer's public key and the private key before. */
+  forgetStaticStatic(peer: number): void {
+    const at = this.#arena.peer(peer);
+    this.#arena.u32[at + PEER.FLAGS] &=
+      ~(PEER_FLAG_STATIC_STATIC | PEER_FLAG_LOW_ORDER);
+    this.#arena.zero(at + PEER.STATIC_STATIC, SYMMETRIC_KEY_LEN / 4);
+  }
+
+  /**
+   * DH(own static, the peer's) as a copy that the caller wipes, or null for a
+   * low-order point or without an identity.
+   */
+  staticStatic(peer: number): Uint8Array | null {
+    const arena = this.#arena;
+    const at = arena.peer(peer);
+    const flags = arena.u32[at + PEER.FLAGS];
+    if (this.#privateKey === null || (flags & PEER_FLAG_LOW_ORDER) !== 0) {
+      return null;
+    }
+    if ((flags & PEER_FLAG_STATIC_STATIC) !== 0) {
+      return arena.bytes(at + PEER.STATIC_STATIC, SYMMETRIC_KEY_LEN).slice();
+    }
+    const secret = sharedSecret(
+      this.#privateKey,
+      arena.bytes(at + PEER.PUBLIC_KEY, PUBLIC_KEY_LEN).slice(),
+    );
+    if (secret === null) {
+      arena.u32[at + PEER.FLAGS] = flags | PEER_FLAG_LOW_ORDER;
+      return null;
+    }
+    arena.u8.set(secret, (at + PEER.STATIC_STATIC) * 4);
+    arena.u32[at + PEER.FLAGS] = flags | PEER_FLAG_STATIC_STATIC;
+    return secret;
+  }
+}
