@@ -1,0 +1,127 @@
+/**
+ * The configuration protocol of userspace WireGuard devices ("UAPI",
+ * https://www.wireguard.com/xplatform/): serving it on a connection. The stock
+ * wg(8) takes a negative errno as the answer to set, a positive one as the
+ * answer to get. Pure: the connection is bytes in, text out.
+ *
+ * @module
+ */
+import { formatGet } from "./uapi_get.ts";
+import type { UapiSource } from "./uapi_get.ts";
+import { LineSplitter, LineTooLongError, UAPI_ERRNO } from "./uapi_lines.ts";
+import { UapiSetParser } from "./uapi_set.ts";
+import type { UapiSink } from "./uapi_set.ts";
+
+export { formatGet } from "./uapi_get.ts";
+export type { UapiEndpoint, UapiSource } from "./uapi_get.ts";
+export {
+  LineSplitter,
+  LineTooLongError,
+  UAPI_ERRNO,
+  UAPI_LINE_MAX,
+} from "./uapi_lines.ts";
+export { UapiSetParser } from "./uapi_set.ts";
+export type { UapiSink } from "./uapi_set.ts";
+
+/** The daemon's end of a UAPI connection. */
+export interface UapiConnection {
+  /** What the client sends. */
+  readonly input: AsyncIterable<Uint8Array>;
+  /** Sends to the client; resolves when more can be sent. */
+  write(text: string): Promise<void>;
+}
+
+type Operation = "none" | "set" | "get";
+
+class Session {
+  readonly #write: (text: string) => Promise<void>;
+  readonly #source: UapiSource;
+  readonly #set: UapiSetParser;
+  readonly #lines = new LineSplitter();
+  #operation: Operation = "none";
+  #getErrno = 0;
+
+  constructor(
+    connection: UapiConnection,
+    sink: UapiSink,
+    source: UapiSource,
+  ) {
+    this.#write = (text) => connection.write(text);
+    this.#set = new UapiSetParser(sink);
+    this.#source = source;
+  }
+
+  /** Handles a piece of input; false when the connection is to be closed. */
+  async handle(chunk: Uint8Array): Promise<boolean> {
+    this.#set.resume();
+    this.#lines.push(chunk);
+    for (;;) {
+      let line: string | null;
+      try {
+        line = this.#lines.next();
+      } catch (error) {
+        if (!(error instanceof LineTooLongError)) throw error;
+        if (this.#operation === "set") {
+          this.#set.end();
+          await this.#write(`errno=${-UAPI_ERRNO.EPROTO}\n\n`);
+        }
+        return false;
+      }
+      if (line === null) return true;
+      const goesOn = this.#line(line);
+      if (!(typeof goesOn === "boolean" ? goesOn : await goesOn)) return false;
+    }
+  }
+
+  /** Ends a set request that the end of the input ends, as wireguard-go does. */
+  async end(): Promise<void> {
+    if (this.#operation === "set") await this.#finish();
+  }
+
+  /** A promise only where there is something to wait for: lines are many. */
+  #line(line: string): boolean | Promise<boolean> {
+    if (this.#operation === "none") {
+      if (line !== "set=1" && line !== "get=1") return false;
+      this.#operation = line === "set=1" ? "set" : "get";
+      this.#getErrno = 0;
+      return true;
+    }
+    if (line === "") return this.#finish().then(() => true);
+    if (this.#operation === "get") {
+      this.#getErrno = UAPI_ERRNO.EINVAL;
+      return true;
+    }
+    const errno = this.#set.line(line);
+    return typeof errno === "number" ? true : errno.then(() => true);
+  }
+
+  async #finish(): Promise<void> {
+    const operation = this.#operation;
+    this.#operation = "none";
+    if (operation === "set") {
+      const errno = this.#set.end();
+      await this.#write(`errno=${errno === 0 ? 0 : -errno}\n\n`);
+    } else if (this.#getErrno !== 0) {
+      await this.#write(`errno=${this.#getErrno}\n\n`);
+    } else {
+      for (const text of formatGet(this.#source)) await this.#write(text);
+    }
+  }
+}
+
+/**
+ * Serves requests until the client closes the connection or sends what is no
+ * request; the caller then closes it. Several connections may be served at
+ * once. Rejects only with what `write`, `input` or the device throws.
+ */
+export async function serveUapi(
+  connection: UapiConnection,
+  sink: UapiSink,
+  source: UapiSource,
+): Promise<void> {
+  const session = new Session(connection, sink, source);
+  for await (const chunk of connection.input) {
+    if (!await session.handle(chunk)) return;
+  }
+  await session.end();
+}
