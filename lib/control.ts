@@ -1,0 +1,498 @@
+/**
+ * Control: every decision about a device that is no packet's own. Configuration,
+ * handshakes, key slots, timers, and what the data workers tell; it alone writes
+ * those records. Pure: time, randomness and wake-ups are passed in, so that two
+ * devices can shake hands in memory under a virtual clock.
+ *
+ * @module
+ */
+import type { AllowedIps } from "./allowedips.ts";
+import { type Arena, HEADER } from "./arena.ts";
+import { constantTimeEqual, wipe } from "./crypto/bytes.ts";
+import { publicKey } from "./crypto/x25519.ts";
+import {
+  clearSource,
+  describeEndpoint,
+  type EndpointAddress,
+  fillEndpoint,
+  readEndpoint,
+  writeEndpoint,
+} from "./endpoint.ts";
+import {
+  PUBLIC_KEY_LEN,
+  REJECT_AFTER_TIME_MS,
+  REKEY_AFTER_MESSAGES_HI,
+  REKEY_AFTER_TIME_MS,
+} from "./messages.ts";
+import { makeParts, type Parts } from "./parts.ts";
+import type { Peers } from "./peer.ts";
+import type { FillRandom } from "./peerlookup.ts";
+import {
+  COMMAND_DROP_STAGED,
+  COMMAND_FLUSH,
+  COMMAND_KEEPALIVE,
+  EVENT_ARMED,
+  EVENT_HANDSHAKE_WANTED,
+  EVENT_KEY_CONFIRMED,
+  EVENT_REMOVED,
+  inboundEvents,
+  type Mailbox,
+  outboundEvents,
+  type Waker,
+} from "./queueing.ts";
+import { KEYPAIR, PEER, PEER_FLAG_PRESHARED_KEY, SESSION } from "./records.ts";
+
+/** Handshake messages handled before others have their turn: about 15 ms. */
+const HANDSHAKES_AT_ONCE = 16;
+const LIMITER_COLLECT_MS = 1000;
+/** How soon control looks again whether the workers let go of retired records. */
+const GRACE_POLL_MS = 10;
+/** Longest sleep when no timer is pending. */
+const IDLE_MS = 60_000;
+
+/** What {@link Control} works with. */
+export interface ControlOptions {
+  readonly arena: Arena;
+  /** Fills with random bytes of the system: `crypto.getRandomValues`. */
+  readonly fillRandom: FillRandom;
+  /** Wall clock in ms since the epoch. */
+  readonly wallMs: () => number;
+  /** Boot time in ms. */
+  readonly nowMs: () => number;
+  readonly outbound: Waker;
+}
+
+/** Live objects of a device, by kind: all zero once it is closed. */
+export interface ObjectCounts {
+  readonly peers: number;
+  readonly keypairs: number;
+  readonly sessions: number;
+  readonly timers: number;
+  readonly allowedIpNodes: number;
+  readonly indices: number;
+  readonly retired: number;
+}
+
+/** The control side of one device. */
+export class Control {
+  readonly #arena: Arena;
+  readonly #o: ControlOptions;
+  readonly #p: Parts;
+  readonly #outboundEvents: Mailbox;
+  readonly #inboundEvents: Mailbox;
+  #limiterCollectedMs = 0;
+  #collecting = false;
+
+  constructor(options: ControlOptions) {
+    const { arena, fillRandom } = options;
+    this.#o = options;
+    this.#arena = arena;
+    this.#outboundEvents = outboundEvents(arena);
+    this.#inboundEvents = inboundEvents(arena);
+    const jitter = new Uint32Array(1);
+    this.#p = makeParts({
+      arena,
+      fillRandom,
+      wallMs: options.wallMs,
+      nowMs: options.nowMs(),
+      random: () => {
+        fillRandom(new Uint8Array(jitter.buffer));
+        return jitter[0] / 2 ** 32;
+      },
+      actions: {
+        sendInitiation: (peer, retry) => this.#sendInitiation(peer, retry),
+        sendKeepalive: (peer) => this.#command(peer, COMMAND_KEEPALIVE),
+        giveUp: (peer) => {
+          this.#p.handshakes.answerAsked(peer);
+          this.#command(peer, COMMAND_DROP_STAGED);
+        },
+        zeroKeyMaterial: (peer) => this.#zeroKeyMaterial(peer),
+      },
+    });
+  }
+
+  /** The peers. */
+  get peers(): Peers {
+    return this.#p.peers;
+  }
+
+  /** The allowed IPs of all peers. */
+  get allowedIps(): AllowedIps {
+    return this.#p.allowedIps;
+  }
+
+  // ---- the loop -----------------------------------------------------------
+
+  /**
+   * Does what there is to do; a batch of handshakes at most.
+   *
+   * @returns whether anything was done, so that there may be more
+   */
+  pump(): boolean {
+    const nowMs = this.#o.nowMs();
+    this.#p.timers.run(nowMs);
+    let worked = this.#drainInbound(nowMs);
+    worked = this.#drainOutbound(nowMs) || worked;
+    // A datagram read as the interface went down must not bring keys back.
+    if (!this.#up) this.#p.handshakes.drain();
+    for (let n = 0; n < HANDSHAKES_AT_ONCE; n++) {
+      if (!this.#p.handshakes.consumeNext(nowMs)) break;
+      worked = true;
+    }
+    this.#p.grace.collect();
+    this.#collectLimiter(nowMs);
+    this.#o.outbound.wake();
+    return worked;
+  }
+
+  /** Milliseconds that control may sleep if nobody wakes it. */
+  sleepMs(): number {
+    const limitMs = this.#p.grace.waiting > 0 || this.#collecting
+      ? GRACE_POLL_MS
+      : this.#p.limiter.entries > 0
+      ? LIMITER_COLLECT_MS
+      : IDLE_MS;
+    return this.#p.timers.sleepMs(this.#o.nowMs(), limitMs);
+  }
+
+  #drainInbound(nowMs: number): boolean {
+    let worked = false;
+    for (let peer; (peer = this.#inboundEvents.next()) !== 0;) {
+      worked = true;
+      const bits = this.#inboundEvents.take(peer);
+      if (!this.peers.alive(peer)) continue;
+      if ((bits & EVENT_KEY_CONFIRMED) !== 0) this.#keyConfirmed(peer);
+      if ((bits & EVENT_ARMED) !== 0) this.#armed(peer, nowMs);
+      if ((bits & EVENT_HANDSHAKE_WANTED) !== 0) {
+        this.#handshakeWanted(peer, nowMs);
+      }
+    }
+    return worked;
+  }
+
+  #drainOutbound(nowMs: number): boolean {
+    let worked = false;
+    for (let peer; (peer = this.#outboundEvents.next()) !== 0;) {
+      worked = true;
+      const bits = this.#outboundEvents.take(peer);
+      if ((bits & EVENT_REMOVED) !== 0) this.peers.removed(peer);
+      if (!this.peers.alive(peer)) continue;
+      if ((bits & EVENT_ARMED) !== 0) this.#armed(peer, nowMs);
+      if ((bits & EVENT_HANDSHAKE_WANTED) !== 0) {
+        // The key may have been confirmed by the packet that this one answers.
+        this.#drainInbound(nowMs);
+        this.#handshakeWanted(peer, nowMs);
+      }
+    }
+    return worked;
+  }
+
+  #collectLimiter(nowMs: number): void {
+    if (
+      !this.#collecting && nowMs - this.#limiterCollectedMs < LIMITER_COLLECT_MS
+    ) return;
+    this.#limiterCollectedMs = nowMs;
+    this.#collecting = this.#p.limiter.collect(nowMs);
+  }
+
+  #armed(peer: number, nowMs: number): void {
+    if (!this.#up) return;
+    const session = this.#p.sessions.sessionOf(peer, true);
+    if (session !== 0) this.#p.timers.armed(session, nowMs);
+  }
+
+  #keyConfirmed(peer: number): void {
+    const { i32 } = this.#arena;
+    const next = i32[this.#arena.peer(peer) + PEER.NEXT];
+    if (next === 0) return;
+    if (i32[this.#arena.keypair(next) + KEYPAIR.CONFIRMED] === 0) return;
+    if (!this.#p.keypairs.promoteNext(peer, next)) return;
+    const session = this.#p.sessions.sessionOf(peer, true);
+    if (session !== 0) {
+      this.#p.timers.handshakeComplete(session, this.#o.wallMs());
+    }
+    this.#p.handshakes.answerAsked(peer);
+    this.#command(peer, COMMAND_FLUSH);
+  }
+
+  #handshakeWanted(peer: number, nowMs: number): void {
+    if (!this.#up || this.#p.noise.identity.publicKey === null) return;
+    if (this.#hasFreshKey(peer, nowMs)) {
+      this.#p.handshakes.answerAsked(peer);
+      this.#command(peer, COMMAND_FLUSH);
+      return;
+    }
+    this.#sendInitiation(peer, false);
+  }
+
+  /** Whether the current keypair may seal and need not be renewed yet. */
+  #hasFreshKey(peer: number, nowMs: number): boolean {
+    const { i32, u32 } = this.#arena;
+    const current = i32[this.#arena.peer(peer) + PEER.CURRENT];
+    if (current === 0) return false;
+    const at = this.#arena.keypair(current);
+    const ageMs = nowMs - this.#arena.getF64(at + KEYPAIR.BIRTH_F64);
+    const limitMs = i32[at + KEYPAIR.INITIATOR] !== 0
+      ? REKEY_AFTER_TIME_MS
+      : REJECT_AFTER_TIME_MS;
+    return i32[at + KEYPAIR.SENDING_VALID] !== 0 && ageMs < limitMs &&
+      u32[at + KEYPAIR.SEND_COUNTER_HI] < REKEY_AFTER_MESSAGES_HI;
+  }
+
+  #sendInitiation(peer: number, retry: boolean): void {
+    if (!this.#up || this.#p.noise.identity.publicKey === null) return;
+    if (this.#arena.u8[this.#endpointWord(peer) * 4] === 0) {
+      this.#p.handshakes.answerAsked(peer);
+      return;
+    }
+    this.#p.handshakes.sendInitiation(peer, retry, this.#o.nowMs());
+  }
+
+  #zeroKeyMaterial(peer: number): void {
+    this.#p.sessions.handshakeClear(peer);
+    this.#p.keypairs.removeAll(peer);
+    this.#p.handshakes.answerAsked(peer);
+    const session = this.#p.sessions.sessionOf(peer, false);
+    if (session !== 0 && !this.#p.timers.pending(session)) {
+      this.#p.timers.stop(session);
+      this.#p.sessions.releaseSession(peer);
+    }
+  }
+
+  #command(peer: number, bits: number): void {
+    this.#p.commands.post(peer, bits);
+    this.#o.outbound.wake();
+  }
+
+  // ---- the interface ------------------------------------------------------
+
+  get #up(): boolean {
+    return this.#arena.i32[HEADER.UP] !== 0;
+  }
+
+  /** Called when the interface is up and its sockets are open. */
+  up(): void {
+    if (this.#up) return;
+    Atomics.store(this.#arena.i32, HEADER.UP, 1);
+    for (const peer of this.peers) {
+      this.#p.handshakes.answerAsked(peer);
+      this.#startKeepalive(peer);
+      this.#p.commands.post(peer, COMMAND_FLUSH);
+    }
+    this.#o.outbound.wake();
+  }
+
+  /**
+   * Called when the interface went down: staged packets are dropped, timers
+   * stop, handshakes and keys are wiped. Peers and their settings stay.
+   */
+  down(): void {
+    if (!this.#up) return;
+    Atomics.store(this.#arena.i32, HEADER.UP, 0);
+    this.#p.handshakes.drain();
+    for (const peer of this.peers) {
+      this.#p.commands.post(peer, COMMAND_DROP_STAGED);
+      this.#p.keypairs.removeAll(peer);
+      const session = this.#p.sessions.sessionOf(peer, false);
+      if (session === 0) continue;
+      this.#p.timers.stop(session);
+      this.#p.sessions.releaseSession(peer);
+    }
+    this.#o.outbound.wake();
+  }
+
+  /** Removes all peers and the private key; `objects` ends at zero once workers let go. */
+  close(): void {
+    this.down();
+    this.removeAllPeers();
+    this.#setIdentity(null);
+  }
+
+  /** Live objects, for accounting. */
+  objects(): ObjectCounts {
+    return {
+      peers: this.peers.used,
+      keypairs: this.#p.keypairs.used,
+      sessions: this.#p.sessions.used,
+      timers: this.#p.timers.count,
+      allowedIpNodes: this.allowedIps.nodes,
+      indices: this.#p.indices.entries,
+      retired: this.#p.grace.waiting,
+    };
+  }
+
+  // ---- configuration ------------------------------------------------------
+
+  /** The private key, clamped, or null. */
+  get privateKey(): Uint8Array | null {
+    return this.#p.noise.identity.privateKey;
+  }
+
+  /** The public key, or null. */
+  get publicKey(): Uint8Array | null {
+    return this.#p.noise.identity.publicKey;
+  }
+
+  /** Sets the private key; null: none. A peer with its public key is removed. */
+  setPrivateKey(key: Uint8Array | null): void {
+    const present = this.privateKey;
+    if (key === null ? present === null : this.#isPresent(key)) return;
+    if (key !== null) {
+      const own = this.#p.publicKeys.find(publicKey(key));
+      if (own !== 0) this.removePeer(own);
+    }
+    this.#setIdentity(key);
+    for (const peer of this.peers) {
+      this.#p.handshakes.answerAsked(peer);
+      this.#p.commands.post(peer, COMMAND_FLUSH);
+    }
+    this.#o.outbound.wake();
+  }
+
+  /** Whether `key`, clamped, is the present private key. */
+  #isPresent(key: Uint8Array): boolean {
+    const present = this.privateKey;
+    if (present === null) return false;
+    const clamped = key.slice();
+    clamped[0] &= 248;
+    clamped[31] = (clamped[31] & 127) | 64;
+    const same = constantTimeEqual(clamped, present);
+    wipe(clamped);
+    return same;
+  }
+
+  #setIdentity(key: Uint8Array | null): void {
+    this.#p.noise.setStaticIdentity(key, this.peers);
+    this.#p.cookies.setStaticIdentity(this.publicKey);
+  }
+
+  /** The peer with this public key, or 0. */
+  findPeer(key: Uint8Array): number {
+    return this.#p.publicKeys.find(key);
+  }
+
+  /** Adds a peer. @returns its number, 0 for our own key, -1 when there is no room */
+  createPeer(key: Uint8Array): number {
+    const own = this.publicKey;
+    if (own !== null && constantTimeEqual(own, key)) return 0;
+    const peer = this.peers.create(key);
+    return peer === 0 ? -1 : peer;
+  }
+
+  /** Removes a peer with all that belongs to it. */
+  removePeer(peer: number): void {
+    this.peers.remove(peer, this.#p.timers);
+    this.#o.outbound.wake();
+  }
+
+  /** Removes all peers. */
+  removeAllPeers(): void {
+    let peer: number;
+    while ((peer = this.peers.next(0)) !== 0) {
+      this.peers.remove(peer, this.#p.timers);
+    }
+    this.#o.outbound.wake();
+  }
+
+  /** The peer's public key. */
+  publicKeyOf(peer: number): Uint8Array {
+    const word = this.#arena.peer(peer) + PEER.PUBLIC_KEY;
+    return this.#arena.bytes(word, PUBLIC_KEY_LEN).slice();
+  }
+
+  /** The peer's preshared key, 32 zeros if it has none. */
+  presharedKeyOf(peer: number): Uint8Array {
+    const word = this.#arena.peer(peer) + PEER.PRESHARED_KEY;
+    return this.#arena.bytes(word, PUBLIC_KEY_LEN).slice();
+  }
+
+  /** Sets the preshared key, 32 zeros for none; the next handshake uses it. */
+  setPresharedKey(peer: number, key: Uint8Array): void {
+    const at = this.#arena.peer(peer);
+    this.#arena.u8.set(key, (at + PEER.PRESHARED_KEY) * 4);
+    if (key.some((byte) => byte !== 0)) {
+      this.#arena.i32[at + PEER.FLAGS] |= PEER_FLAG_PRESHARED_KEY;
+    } else this.#arena.i32[at + PEER.FLAGS] &= ~PEER_FLAG_PRESHARED_KEY;
+  }
+
+  /** Sets the endpoint; the sticky source is forgotten. */
+  setEndpoint(
+    peer: number,
+    address: Uint8Array,
+    port: number,
+    scope: number,
+  ): void {
+    const block = HEADER.SCRATCH_ENDPOINT;
+    fillEndpoint(this.#arena, block, address, port, scope);
+    writeEndpoint(this.#arena, this.#arena.peer(peer), block);
+    this.#p.handshakes.answerAsked(peer);
+  }
+
+  /** The present endpoint, or undefined. */
+  endpointOf(peer: number): EndpointAddress | undefined {
+    const block = HEADER.SCRATCH_ENDPOINT;
+    readEndpoint(this.#arena, this.#arena.peer(peer), block);
+    return describeEndpoint(this.#arena, block);
+  }
+
+  /** Seconds, 0: off. */
+  persistentKeepaliveOf(peer: number): number {
+    return this.#arena.i32[this.#arena.peer(peer) + PEER.PERSISTENT_KEEPALIVE];
+  }
+
+  /** Sets the interval in seconds, 0: off. Turned on, it sends one at once. */
+  setPersistentKeepalive(peer: number, seconds: number): void {
+    const word = this.#arena.peer(peer) + PEER.PERSISTENT_KEEPALIVE;
+    const before = this.#arena.i32[word];
+    this.#arena.i32[word] = seconds;
+    if (!this.#up) return;
+    if (before === 0) return this.#startKeepalive(peer);
+    const session = this.#p.sessions.sessionOf(peer, false);
+    if (session !== 0) {
+      this.#p.timers.persistentKeepaliveChanged(session, this.#o.nowMs());
+    }
+  }
+
+  #startKeepalive(peer: number): void {
+    if (this.persistentKeepaliveOf(peer) === 0) return;
+    const session = this.#p.sessions.sessionOf(peer, true);
+    if (session === 0) return;
+    this.#p.timers.persistentKeepaliveChanged(session, this.#o.nowMs());
+    this.#command(peer, COMMAND_KEEPALIVE);
+  }
+
+  /** Called at the end of a change of the peer: what is staged may go now. */
+  peerDone(peer: number): void {
+    if (this.#up) this.#command(peer, COMMAND_FLUSH);
+  }
+
+  /** Wall clock of the last handshake in ms, 0: never. */
+  lastHandshakeMs(peer: number): number {
+    return this.#arena.getF64(
+      this.#arena.peer(peer) + PEER.LAST_HANDSHAKE_F64,
+    );
+  }
+
+  /** Bytes of WireGuard messages sent to the peer. */
+  txBytes(peer: number): number {
+    return this.#arena.getF64(this.#arena.peer(peer) + PEER.TX_BYTES_F64);
+  }
+
+  /** Bytes of authentic WireGuard messages received from the peer. */
+  rxBytes(peer: number): number {
+    const at = this.#arena.peer(peer);
+    return this.#arena.getF64(at + PEER.RX_BYTES_F64) +
+      this.#arena.getF64(at + PEER.RX_BYTES_CONTROL_F64);
+  }
+
+  /** Forgets all sticky sources: the port or mark changed. */
+  clearSources(): void {
+    for (const peer of this.peers) {
+      clearSource(this.#arena, this.#arena.peer(peer));
+    }
+  }
+
+  #endpointWord(peer: number): number {
+    return this.#arena.peer(peer) + PEER.ENDPOINT;
+  }
+}

@@ -1,0 +1,259 @@
+/**
+ * Handshake messages in and out (kernel: the handshake parts of `receive.c` and
+ * `send.c`): the queue that inbound fills, the under-load rule, cookies and the
+ * rate limiter, then lib/noise; and the messages to outbound's ring. Control
+ * only.
+ *
+ * @module
+ */
+import {
+  type Arena,
+  HANDSHAKES_RING_CAPACITY,
+  HEADER,
+  MESSAGE_ENTRY,
+  MESSAGES_RING_CAPACITY,
+} from "./arena.ts";
+import { type Cookies, MAC_STATE } from "./cookie.ts";
+import { COUNT, type Counters } from "./counters.ts";
+import { readEndpoint, writeEndpoint } from "./endpoint.ts";
+import {
+  COOKIE_REPLY,
+  HANDSHAKE_DSCP,
+  INITIATION,
+  MESSAGE_COOKIE_REPLY,
+  MESSAGE_INITIATION,
+  REKEY_TIMEOUT_MS,
+  RESPONSE,
+  UNDER_LOAD_HYSTERESIS_MS,
+  UNDER_LOAD_QUEUE_LENGTH,
+} from "./messages.ts";
+import type { Noise } from "./noise.ts";
+import type { Sessions } from "./noise_sessions.ts";
+import { COMMAND_KEEPALIVE, type Mailbox, MessageRing } from "./queueing.ts";
+import type { RateLimiter } from "./ratelimiter.ts";
+import { ENDPOINT, PEER, SESSION } from "./records.ts";
+import type { Timers } from "./timers.ts";
+
+/** What {@link Handshakes} works on. */
+export interface HandshakesOptions {
+  readonly arena: Arena;
+  readonly noise: Noise;
+  readonly sessions: Sessions;
+  readonly cookies: Cookies;
+  readonly limiter: RateLimiter;
+  readonly timers: Timers;
+  readonly counters: Counters;
+  readonly commands: Mailbox;
+  /** Wall clock in ms since the epoch. */
+  readonly wallMs: () => number;
+}
+
+/** The handshake messages of a device. */
+export class Handshakes {
+  readonly #o: HandshakesOptions;
+  readonly #arena: Arena;
+  readonly #incoming: MessageRing;
+  readonly #outgoing: MessageRing;
+  #lastUnderLoadMs = -Infinity;
+
+  constructor(options: HandshakesOptions) {
+    this.#o = options;
+    this.#arena = options.arena;
+    const { layout } = options.arena;
+    this.#incoming = new MessageRing(
+      options.arena,
+      HEADER.HANDSHAKES_RING,
+      layout.handshakesRing,
+      HANDSHAKES_RING_CAPACITY,
+    );
+    this.#outgoing = new MessageRing(
+      options.arena,
+      HEADER.MESSAGES_RING,
+      layout.messagesRing,
+      MESSAGES_RING_CAPACITY,
+    );
+  }
+
+  /** Handshake messages that wait. */
+  get queued(): number {
+    return this.#incoming.length;
+  }
+
+  /** Handles the oldest waiting message; false when there is none. */
+  consumeNext(nowMs: number): boolean {
+    const entry = this.#incoming.peek();
+    if (entry === 0) return false;
+    const length = this.#arena.u32[entry + MESSAGE_ENTRY.LENGTH];
+    const from = (entry + MESSAGE_ENTRY.MESSAGE) * 4;
+    const message = this.#arena.u8.slice(from, from + length);
+    this.#consume(message, entry + MESSAGE_ENTRY.ENDPOINT, nowMs);
+    this.#incoming.release();
+    return true;
+  }
+
+  /** Drops all waiting messages: the interface goes down. */
+  drain(): void {
+    while (this.#incoming.peek() !== 0) this.#incoming.release();
+  }
+
+  /**
+   * Sends an initiation to the peer unless one was sent less than 5 s ago.
+   *
+   * @param retry whether it repeats an unanswered one, and attempts count on
+   */
+  sendInitiation(peer: number, retry: boolean, nowMs: number): void {
+    const { noise, sessions, timers, cookies, counters, wallMs } = this.#o;
+    const session = sessions.sessionOf(peer, true);
+    if (session === 0) {
+      // No timer tries again: the next packet has to ask.
+      this.answerAsked(peer);
+      return counters.add(COUNT.handshake_no_memory);
+    }
+    const at = this.#arena.session(session);
+    if (!retry) this.#arena.i32[at + SESSION.ATTEMPTS] = 0;
+    const lastMs = this.#arena.getF64(at + SESSION.LAST_SENT_HANDSHAKE_F64);
+    if (lastMs + REKEY_TIMEOUT_MS > nowMs) {
+      return timers.handshakeRefused(session, lastMs + REKEY_TIMEOUT_MS);
+    }
+    this.#arena.setF64(at + SESSION.LAST_SENT_HANDSHAKE_F64, nowMs);
+    const message = new Uint8Array(INITIATION.end);
+    if (!noise.handshakeCreateInitiation(peer, message, wallMs())) return;
+    cookies.addMacs(message, peer, nowMs);
+    this.#send(peer, message);
+    timers.handshakeInitiated(session, nowMs);
+  }
+
+  #consume(message: Uint8Array, endpoint: number, nowMs: number): void {
+    const { cookies, limiter, counters } = this.#o;
+    const type = message[0];
+    if (type === MESSAGE_COOKIE_REPLY) {
+      if (!cookies.consumeCookieReply(message, nowMs)) {
+        counters.add(COUNT.handshake_refused_cookie_reply);
+      }
+      return;
+    }
+    const underLoad = this.#underLoad(nowMs);
+    const macs = cookies.validateMacs(message, endpoint, underLoad, nowMs);
+    if (macs === MAC_STATE.INVALID) {
+      return counters.add(COUNT.handshake_invalid_mac);
+    }
+    if (underLoad) {
+      counters.add(COUNT.handshake_under_load);
+      if (macs !== MAC_STATE.VALID_WITH_COOKIE) {
+        return this.#sendCookieReply(message, endpoint, nowMs);
+      }
+      if (!limiter.allow(endpoint + ENDPOINT.ADDRESS, nowMs)) {
+        return counters.add(COUNT.handshake_ratelimited);
+      }
+    }
+    if (type === MESSAGE_INITIATION) {
+      this.#consumeInitiation(message, endpoint, nowMs);
+    } else {
+      this.#consumeResponse(message, endpoint, nowMs);
+    }
+  }
+
+  /** Whether the queue is an eighth full, or was in the last second. */
+  #underLoad(nowMs: number): boolean {
+    if (this.#incoming.length >= UNDER_LOAD_QUEUE_LENGTH) {
+      this.#lastUnderLoadMs = nowMs;
+      return true;
+    }
+    return this.#lastUnderLoadMs + UNDER_LOAD_HYSTERESIS_MS > nowMs;
+  }
+
+  #consumeInitiation(message: Uint8Array, from: number, nowMs: number): void {
+    const { noise, counters } = this.#o;
+    const peer = noise.handshakeConsumeInitiation(message, nowMs);
+    if (peer === 0) return counters.add(COUNT.handshake_refused_initiation);
+    this.#authenticated(peer, message.length, from, nowMs);
+    this.#sendResponse(peer, nowMs);
+  }
+
+  #consumeResponse(message: Uint8Array, from: number, nowMs: number): void {
+    const { noise, timers, counters, commands, sessions, wallMs } = this.#o;
+    const peer = noise.handshakeConsumeResponse(message);
+    if (peer === 0) return counters.add(COUNT.handshake_refused_response);
+    this.#authenticated(peer, message.length, from, nowMs);
+    if (noise.handshakeBeginSession(peer, nowMs) === 0) {
+      return counters.add(COUNT.handshake_no_memory);
+    }
+    const session = sessions.sessionOf(peer, false);
+    timers.sessionDerived(session, nowMs);
+    timers.handshakeComplete(session, wallMs());
+    this.answerAsked(peer);
+    // Whatever goes out first confirms the key to the responder.
+    commands.post(peer, COMMAND_KEEPALIVE);
+  }
+
+  /** Lets outbound ask for a handshake of the peer again. */
+  answerAsked(peer: number): void {
+    const word = this.#arena.peer(peer) + PEER.HANDSHAKE_ASKED;
+    Atomics.store(this.#arena.i32, word, 0);
+  }
+
+  /** Roaming, statistics and timers for an authentic handshake message. */
+  #authenticated(
+    peer: number,
+    bytes: number,
+    from: number,
+    nowMs: number,
+  ): void {
+    const arena = this.#arena;
+    const peerWord = arena.peer(peer);
+    writeEndpoint(arena, peerWord, from);
+    const rx = peerWord + PEER.RX_BYTES_CONTROL_F64;
+    arena.setF64(rx, arena.getF64(rx) + bytes);
+    const { sessions, timers } = this.#o;
+    timers.handshakeReceived(sessions.sessionOf(peer, false), nowMs);
+  }
+
+  #sendResponse(peer: number, nowMs: number): void {
+    const { noise, sessions, timers, cookies, counters } = this.#o;
+    const session = sessions.sessionOf(peer, false);
+    const at = this.#arena.session(session);
+    this.#arena.setF64(at + SESSION.LAST_SENT_HANDSHAKE_F64, nowMs);
+    const message = new Uint8Array(RESPONSE.end);
+    if (!noise.handshakeCreateResponse(peer, message)) {
+      return counters.add(COUNT.handshake_refused_initiation);
+    }
+    cookies.addMacs(message, peer, nowMs);
+    if (noise.handshakeBeginSession(peer, nowMs) === 0) {
+      return counters.add(COUNT.handshake_no_memory);
+    }
+    timers.sessionDerived(session, nowMs);
+    this.#send(peer, message);
+  }
+
+  #sendCookieReply(message: Uint8Array, to: number, nowMs: number): void {
+    const { cookies, counters } = this.#o;
+    const reply = new Uint8Array(COOKIE_REPLY.end);
+    if (!cookies.createCookieReply(reply, message, to, nowMs)) return;
+    const entry = this.#outgoing.reserve();
+    if (entry === 0) return counters.add(COUNT.handshake_messages_dropped);
+    const { i32 } = this.#arena;
+    const at = entry + MESSAGE_ENTRY.ENDPOINT;
+    i32.copyWithin(at, to, to + ENDPOINT.WORDS);
+    this.#publish(entry, 0, reply, 0);
+    counters.add(COUNT.cookie_replies_sent);
+  }
+
+  #send(peer: number, message: Uint8Array): void {
+    const entry = this.#outgoing.reserve();
+    const arena = this.#arena;
+    if (
+      entry === 0 ||
+      !readEndpoint(arena, arena.peer(peer), entry + MESSAGE_ENTRY.ENDPOINT)
+    ) return this.#o.counters.add(COUNT.handshake_messages_dropped);
+    this.#publish(entry, peer, message, HANDSHAKE_DSCP);
+  }
+
+  #publish(entry: number, peer: number, message: Uint8Array, ds: number): void {
+    const { i32, u8 } = this.#arena;
+    i32[entry + MESSAGE_ENTRY.LENGTH] = message.length;
+    i32[entry + MESSAGE_ENTRY.PEER] = peer;
+    i32[entry + MESSAGE_ENTRY.DS] = ds;
+    u8.set(message, (entry + MESSAGE_ENTRY.MESSAGE) * 4);
+    this.#outgoing.publish();
+  }
+}

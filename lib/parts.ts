@@ -1,0 +1,124 @@
+/**
+ * What control is made of: the tables, pools and state machines of one device,
+ * each given what it works with. The kernel's `wg_newlink`.
+ *
+ * @module
+ */
+import { AllowedIps } from "./allowedips.ts";
+import { type Arena, Pool, THREAD_CONTROL } from "./arena.ts";
+import { Cookies } from "./cookie.ts";
+import { Counters } from "./counters.ts";
+import { Grace } from "./epoch.ts";
+import { Handshakes } from "./handshake.ts";
+import { Keypairs } from "./keypairs.ts";
+import { Noise } from "./noise.ts";
+import { Sessions } from "./noise_sessions.ts";
+import { Peers } from "./peer.ts";
+import { type FillRandom, IndexTable, PublicKeyTable } from "./peerlookup.ts";
+import { commandsMailbox, type Mailbox } from "./queueing.ts";
+import { RateLimiter } from "./ratelimiter.ts";
+import { KEYPAIR, SESSION } from "./records.ts";
+import { type TimerActions, Timers } from "./timers.ts";
+
+/** What the parts need of the outside. */
+export interface PartsOptions {
+  readonly arena: Arena;
+  readonly fillRandom: FillRandom;
+  /** Wall clock in ms since the epoch. */
+  readonly wallMs: () => number;
+  /** Boot time in ms. */
+  readonly nowMs: number;
+  /** Uniform in [0, 1). */
+  readonly random: () => number;
+  readonly actions: TimerActions;
+}
+
+/** The parts of one device. */
+export interface Parts {
+  readonly grace: Grace;
+  readonly indices: IndexTable;
+  readonly publicKeys: PublicKeyTable;
+  readonly allowedIps: AllowedIps;
+  readonly keypairs: Keypairs;
+  readonly sessions: Sessions;
+  readonly noise: Noise;
+  readonly cookies: Cookies;
+  readonly limiter: RateLimiter;
+  readonly timers: Timers;
+  readonly commands: Mailbox;
+  readonly handshakes: Handshakes;
+  readonly peers: Peers;
+}
+
+/** Makes the parts of a device on an arena that is all zero. */
+export function makeParts(options: PartsOptions): Parts {
+  const { arena, fillRandom } = options;
+  const { layout, limits } = arena;
+  const random16 = (): Uint8Array => {
+    const bytes = new Uint8Array(16);
+    fillRandom(bytes);
+    return bytes;
+  };
+  const grace = new Grace(arena);
+  const indices = new IndexTable(arena, fillRandom);
+  const publicKeys = new PublicKeyTable(arena, random16());
+  const allowedIps = new AllowedIps(arena, grace);
+  const keypairs = new Keypairs({
+    arena,
+    grace,
+    indices,
+    pool: new Pool(
+      arena,
+      layout.keypairs,
+      KEYPAIR.WORDS,
+      layout.keypairCount,
+    ),
+  });
+  const sessions = new Sessions({
+    arena,
+    grace,
+    indices,
+    pool: new Pool(arena, layout.sessions, SESSION.WORDS, limits.sessions),
+  });
+  const noise = new Noise({ arena, sessions, indices, publicKeys, keypairs });
+  const cookies = new Cookies({ arena, indices });
+  const limiter = new RateLimiter(arena, random16());
+  const { actions, random, nowMs } = options;
+  const timers = new Timers(arena, actions, random, nowMs);
+  const commands = commandsMailbox(arena);
+  const handshakes = new Handshakes({
+    arena,
+    noise,
+    sessions,
+    cookies,
+    limiter,
+    timers,
+    commands,
+    counters: new Counters(arena, THREAD_CONTROL),
+    wallMs: options.wallMs,
+  });
+  const peers = new Peers({
+    arena,
+    grace,
+    publicKeys,
+    allowedIps,
+    keypairs,
+    sessions,
+    commands,
+  });
+  return {
+    grace,
+    indices,
+    publicKeys,
+    allowedIps,
+    keypairs,
+    sessions,
+    noise,
+    cookies,
+    limiter,
+    timers,
+    commands,
+    handshakes,
+    peers,
+  };
+}
