@@ -1,0 +1,70 @@
+/**
+ * Going into the background: the same program is started again in a session of
+ * its own, and says on its stdout when the interface is there; so whoever
+ * started it learns of errors by exit status and stderr.
+ *
+ * @module
+ */
+import { fileURLToPath } from "node:url";
+import { libc } from "./sys/libc.ts";
+
+/** Environment of a daemon that shall report; see {@link reportReady}. */
+const DAEMON_ENV = "WGD_DAEMON";
+const READY = "ready\n";
+
+/** Command line that starts this program again with other arguments. */
+export function ownCommand(args: readonly string[]): [string, string[]] {
+  const program = Deno.execPath();
+  if (Deno.build.standalone) return [program, [...args]];
+  const root = new URL("../", import.meta.url);
+  const config = fileURLToPath(new URL("deno.json", root));
+  const entry = fileURLToPath(new URL("cli.ts", root));
+  const options = ["run", "--quiet", "--allow-all", "--config", config];
+  return [program, [...options, entry, ...args]];
+}
+
+/**
+ * Starts `wgd ARGS` in the background.
+ *
+ * @returns 0 once it is ready, else its exit status; it has told why on stderr
+ */
+export async function startDaemon(args: readonly string[]): Promise<number> {
+  const [program, own] = ownCommand(args);
+  const child = new Deno.Command(program, {
+    args: own,
+    env: { [DAEMON_ENV]: "1" },
+    stdin: "null",
+    stdout: "piped",
+    stderr: "inherit",
+  }).spawn();
+  let said = "";
+  const decoder = new TextDecoder();
+  for await (const bytes of child.stdout) {
+    said += decoder.decode(bytes, { stream: true });
+    if (said === READY) {
+      child.unref();
+      return 0;
+    }
+  }
+  const { code } = await child.status;
+  return code === 0 ? 1 : code;
+}
+
+/** Whether this process is a daemon that {@link startDaemon} started. */
+export function isDaemon(): boolean {
+  return Deno.env.get(DAEMON_ENV) === "1";
+}
+
+/** Leaves the session of the terminal. Called first in a daemon. */
+export function leaveSession(): void {
+  Deno.env.delete(DAEMON_ENV);
+  // EPERM: we lead a session already, as under setsid(1).
+  libc().setsid();
+  Deno.chdir("/");
+}
+
+/** Tells who started the daemon that it serves, and lets go of its pipe. */
+export function reportReady(): void {
+  Deno.stdout.writeSync(new TextEncoder().encode(READY));
+  Deno.stdout.close();
+}

@@ -1,0 +1,428 @@
+/**
+ * Life of one interface (kernel: `device.c`, `main.c`): TUN, arena, workers,
+ * sockets, control's loop and the UAPI socket are made in this order and given
+ * back in reverse, also when a step fails.
+ *
+ * @module
+ */
+import { Arena, type ArenaLimits, DEFAULT_LIMITS, HEADER } from "./arena.ts";
+import { Control, type ObjectCounts } from "./control.ts";
+import { type CounterName, readCounters } from "./counters.ts";
+import type { AeadChoice } from "./crypto/aead.ts";
+import { PlainDatagrams } from "./datagrams_plain.ts";
+import { listenUapi, serveUapiFd, type UapiServer } from "./ipc.ts";
+import type { Log } from "./log.ts";
+import { Loop, type LoopOptions, type Role } from "./loop.ts";
+import { DEFAULT_MTU } from "./messages.ts";
+import { Waker } from "./queueing.ts";
+import {
+  closeSockets,
+  openSockets,
+  setMark,
+  type UdpSockets,
+} from "./socket.ts";
+import { bootMs, check, ERRNO, libc, SysError, wallMs } from "./sys/libc.ts";
+import { LinkWatch } from "./sys/link.ts";
+import { adoptTun, createTun, type TunHandle, tunName } from "./tun.ts";
+import { serveUapi, type UapiConnection } from "./uapi.ts";
+import { type SocketSettings, UapiDevice } from "./uapi_device.ts";
+import type { WorkerReport } from "./worker.ts";
+
+/** How datagrams are moved. */
+export type DatagramChoice = "batched" | "plain";
+
+/** How a device is made. */
+export interface DeviceOptions {
+  /** Name of the interface to create; ignored with `tunFd`. */
+  readonly name: string;
+  /** TUN descriptor opened by somebody else. */
+  readonly tunFd?: number;
+  /** Listening UAPI descriptor opened by somebody else. */
+  readonly uapiFd?: number;
+  /** Data threads: 0 works on this one, 1 one for both directions, 2 one each. */
+  readonly threads?: number;
+  readonly crypto?: AeadChoice;
+  readonly datagrams?: DatagramChoice;
+  readonly limits?: ArenaLimits;
+  readonly log: Log;
+}
+
+/** Why a device ended. */
+export type EndReason =
+  | "closed"
+  | "interface removed"
+  | "UAPI socket removed"
+  | "worker failed";
+
+const EFD_NONBLOCK = 0x800;
+const EFD_CLOEXEC = 0x80000;
+const SWITCH_TIMEOUT_MS = 2_000;
+const STOP_TIMEOUT_MS = 2_000;
+const CORES_FOR_TWO_THREADS = 4;
+
+/** A running device. */
+export class Device implements SocketSettings {
+  readonly name: string;
+  readonly control: Control;
+  readonly #arena: Arena;
+  readonly #options: DeviceOptions;
+  readonly #log: Log;
+  readonly #tun: TunHandle;
+  readonly #links: LinkWatch;
+  readonly #cleanup = new AsyncDisposableStack();
+  readonly #events: number[] = [];
+  readonly #plain: PlainDatagrams | undefined;
+  readonly #ended = Promise.withResolvers<EndReason>();
+  readonly #workers: Promise<void>[] = [];
+  #sockets: UdpSockets | undefined;
+  #switching: Promise<void> = Promise.resolve();
+  #port = 0;
+  #fwmark = 0;
+  #closing = false;
+
+  /**
+   * Makes the interface and starts to serve it.
+   *
+   * @throws TunError, SysError
+   */
+  static async start(options: DeviceOptions): Promise<Device> {
+    const device = new Device(options);
+    try {
+      await device.#start();
+      return device;
+    } catch (error) {
+      await device.close();
+      throw error;
+    }
+  }
+
+  private constructor(options: DeviceOptions) {
+    this.#options = options;
+    this.#log = options.log;
+    using undo = new DisposableStack();
+    this.#tun = options.tunFd === undefined
+      ? createTun(options.name)
+      : adoptTun(options.tunFd);
+    undo.defer(() => void libc().close(this.#tun.fd));
+    this.name = this.#tun.name;
+    this.#links = new LinkWatch();
+    undo.defer(() => this.#links.close());
+    this.#arena = new Arena(options.limits ?? DEFAULT_LIMITS);
+    this.#arena.i32.fill(
+      -1,
+      HEADER.SOCKET_FD,
+      HEADER.SOCKET_FD + HEADER.SOCKET_FD_COUNT,
+    );
+    this.#arena.i32[HEADER.MTU] = DEFAULT_MTU;
+    this.#arena.i32[HEADER.RUNNING] = 1;
+    for (let i = 0; i < 2; i++) {
+      const fd = check(
+        libc().eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
+        "eventfd",
+      );
+      undo.defer(() => void libc().close(fd));
+      this.#events.push(fd);
+    }
+    this.#plain = options.datagrams === "plain"
+      ? new PlainDatagrams(this.#arena, () => this.#signal(0))
+      : undefined;
+    this.control = new Control({
+      arena: this.#arena,
+      fillRandom: (bytes) => crypto.getRandomValues(bytes),
+      wallMs,
+      nowMs: bootMs,
+      outbound: new Waker(
+        this.#arena,
+        HEADER.OUTBOUND_SLEEPS,
+        () => this.#signal(0),
+      ),
+    });
+    this.#cleanup.adopt(undo.move(), (stack) => stack.dispose());
+  }
+
+  /** Resolves with the reason when the device ends by itself or is closed. */
+  get ended(): Promise<EndReason> {
+    return this.#ended.promise;
+  }
+
+  /** Live objects. */
+  objects(): ObjectCounts {
+    return this.control.objects();
+  }
+
+  /** What was dropped, and why. */
+  counters(): Record<CounterName, number> {
+    return readCounters(this.#arena);
+  }
+
+  async #start(): Promise<void> {
+    if (this.#options.tunFd === undefined) {
+      this.#links.setMtu(this.name, DEFAULT_MTU);
+    }
+    await this.#startLoops();
+    this.#cleanup.defer(() => this.#stopLoops());
+    this.#runControl();
+    await this.#followLink();
+    const server = await this.#listen();
+    this.#cleanup.defer(() => server.close());
+    server.removed.then(() => this.#ended.resolve("UAPI socket removed"));
+    this.#log.verbose("interface created");
+  }
+
+  #listen(): Promise<UapiServer> {
+    const uapi = new UapiDevice(this.control, this);
+    const serve = async (connection: UapiConnection): Promise<void> => {
+      using _hold = this.control.peers.hold();
+      await serveUapi(connection, uapi, uapi);
+      this.#wakeControl();
+    };
+    const report = (error: unknown): void =>
+      this.#log.error(
+        `UAPI: ${error instanceof Error ? error.message : error}`,
+      );
+    const { uapiFd } = this.#options;
+    return uapiFd === undefined
+      ? listenUapi(this.name, serve, report)
+      : Promise.resolve(serveUapiFd(uapiFd, serve, report));
+  }
+
+  // ---- threads ------------------------------------------------------------
+
+  async #startLoops(): Promise<void> {
+    const threads = this.#plain !== undefined
+      ? 0
+      : this.#options.threads ?? defaultThreads();
+    const roles: Role[] = threads === 2 ? ["outbound", "inbound"] : ["both"];
+    for (const [i, role] of roles.entries()) {
+      const options: LoopOptions = {
+        limits: this.#arena.limits,
+        memory: this.#arena.memory,
+        role,
+        tunFd: this.#tun.fd,
+        eventFd: this.#events[i],
+        linkFd: this.#links.fd,
+        crypto: this.#options.crypto ?? "auto",
+      };
+      if (threads === 0) {
+        const loop = new Loop(options, this.#plain);
+        this.#workers.push(loop.runAsync());
+      } else await this.#startWorker(options);
+    }
+  }
+
+  /** Resolves once the worker runs. */
+  #startWorker(options: LoopOptions): Promise<void> {
+    const started = Promise.withResolvers<void>();
+    const done = Promise.withResolvers<void>();
+    const fail = (reason: string): void => {
+      this.#log.error(`the ${options.role} worker failed: ${reason}`);
+      started.reject(new Error(`the ${options.role} worker failed: ${reason}`));
+      done.resolve();
+      this.#ended.resolve("worker failed");
+    };
+    const worker = new Worker(new URL("./worker.ts", import.meta.url), {
+      type: "module",
+      name: `wgd-${options.role}`,
+    });
+    worker.onmessage = ({ data }: MessageEvent<WorkerReport>): void => {
+      if (data.state === "failed") fail(data.reason);
+      else if (data.state === "ready") started.resolve();
+      else done.resolve();
+    };
+    worker.onerror = (event): void => {
+      event.preventDefault();
+      fail(event.message);
+    };
+    worker.postMessage(options);
+    this.#workers.push(done.promise);
+    return started.promise;
+  }
+
+  async #stopLoops(): Promise<void> {
+    Atomics.store(this.#arena.i32, HEADER.RUNNING, 0);
+    this.#wakeControl();
+    for (const i of this.#events.keys()) this.#signal(i);
+    await within(Promise.all(this.#workers), STOP_TIMEOUT_MS);
+  }
+
+  #signal(event: number): void {
+    libc().write(this.#events[event], ONE, ONE.length);
+  }
+
+  // ---- control's loop -----------------------------------------------------
+
+  async #runControl(): Promise<void> {
+    const { i32 } = this.#arena;
+    while (Atomics.load(i32, HEADER.RUNNING) === 1) {
+      const wake = Atomics.load(i32, HEADER.CONTROL_WAKE);
+      Atomics.store(i32, HEADER.CONTROL_SLEEPS, 1);
+      const worked = this.#controlTurn();
+      if (worked) {
+        Atomics.store(i32, HEADER.CONTROL_SLEEPS, 0);
+        // Others have their turn: UAPI clients and signals.
+        await new Promise((resolve) => setTimeout(resolve, 0));
+        continue;
+      }
+      const wait = Atomics.waitAsync(
+        i32,
+        HEADER.CONTROL_WAKE,
+        wake,
+        this.control.sleepMs(),
+      );
+      if (wait.async) await wait.value;
+    }
+  }
+
+  #controlTurn(): boolean {
+    const { i32 } = this.#arena;
+    if (Atomics.exchange(i32, HEADER.LINK_CHANGED, 0) === 1) {
+      this.#followLink().catch((error) => this.#log.error(String(error)));
+    }
+    if (i32[HEADER.TUN_GONE] === 1) this.#ended.resolve("interface removed");
+    return this.control.pump();
+  }
+
+  /** Ends control's sleep: something changed that it decides on. */
+  #wakeControl(): void {
+    Atomics.add(this.#arena.i32, HEADER.CONTROL_WAKE, 1);
+    Atomics.notify(this.#arena.i32, HEADER.CONTROL_WAKE);
+  }
+
+  // ---- the interface's state ----------------------------------------------
+
+  /** Takes up the link's state: MTU, and sockets while it is up. */
+  async #followLink(): Promise<void> {
+    const name = tunName(this.#tun.fd);
+    if (name === undefined) return;
+    // Moved to another namespace: it stays as it was.
+    const state = this.#links.state(name);
+    if (state === undefined) return;
+    this.#arena.i32[HEADER.MTU] = state.mtu;
+    if (state.up === (this.#arena.i32[HEADER.UP] === 1)) return;
+    if (state.up) {
+      await this.#switchSockets(() => this.#openSockets(this.#port));
+      this.control.up();
+    } else {
+      this.control.down();
+      await this.#switchSockets(() => undefined);
+    }
+    this.#log.verbose(state.up ? "interface up" : "interface down");
+    this.#wakeControl();
+  }
+
+  // ---- sockets ------------------------------------------------------------
+
+  /** Port listened on, or to be when the interface comes up. 0: any. */
+  get listenPort(): number {
+    return this.#port;
+  }
+
+  /** See {@link SocketSettings}. */
+  get fwmark(): number {
+    return this.#fwmark;
+  }
+
+  /** See {@link SocketSettings}. */
+  async setListenPort(port: number): Promise<void> {
+    if (port === this.#port && port !== 0) return;
+    if (this.#arena.i32[HEADER.UP] === 0) {
+      this.#port = port;
+      return;
+    }
+    await this.#switchSockets(() => this.#openSockets(port));
+    this.control.clearSources();
+  }
+
+  /** See {@link SocketSettings}. */
+  setFwmark(mark: number): void {
+    if (mark !== 0 && this.#plain !== undefined) {
+      throw new SysError("fwmark with plain datagrams", ERRNO.EOPNOTSUPP);
+    }
+    if (this.#sockets !== undefined) setMark(this.#sockets, mark);
+    if (mark !== this.#fwmark) this.control.clearSources();
+    this.#fwmark = mark;
+  }
+
+  #openSockets(port: number): UdpSockets {
+    if (this.#plain !== undefined) {
+      return { v6: -1, v4: -1, port: this.#plain.open(port) };
+    }
+    return openSockets(port, this.#fwmark);
+  }
+
+  /** Puts new sockets, or none, in place of the present ones; one change at a time. */
+  #switchSockets(open: () => UdpSockets | undefined): Promise<void> {
+    const next = this.#switching.then(() => this.#replaceSockets(open));
+    this.#switching = next.catch(() => {});
+    return next;
+  }
+
+  async #replaceSockets(open: () => UdpSockets | undefined): Promise<void> {
+    const { i32 } = this.#arena;
+    const sockets = open();
+    const old = this.#sockets;
+    this.#sockets = sockets;
+    if (sockets !== undefined) this.#port = sockets.port;
+    else this.#plain?.close();
+    i32[HEADER.SOCKET_FD] = sockets?.v6 ?? -1;
+    i32[HEADER.SOCKET_FD + 1] = sockets?.v4 ?? -1;
+    const generation = Atomics.add(i32, HEADER.SOCKETS_GENERATION, 1) + 1;
+    for (const i of this.#events.keys()) this.#signal(i);
+    const taken = (): boolean =>
+      Atomics.load(i32, HEADER.OUTBOUND_SOCKETS) === generation &&
+      Atomics.load(i32, HEADER.INBOUND_SOCKETS) === generation;
+    const giveUpMs = bootMs() + SWITCH_TIMEOUT_MS;
+    while (!taken() && !this.#closing && bootMs() < giveUpMs) {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    if (old !== undefined) closeSockets(old);
+  }
+
+  // ---- the end ------------------------------------------------------------
+
+  /** Ends the device; the interface goes with its descriptor. */
+  async close(): Promise<void> {
+    if (this.#closing) return;
+    this.#closing = true;
+    this.#ended.resolve("closed");
+    this.control.close();
+    await this.#letGo();
+    await this.#cleanup.disposeAsync();
+    if (this.#sockets !== undefined) closeSockets(this.#sockets);
+    this.#plain?.close();
+    this.#log.verbose("interface closed");
+  }
+
+  /** Waits until the workers hold nothing of the device and all keys are wiped. */
+  async #letGo(): Promise<void> {
+    const giveUpMs = bootMs() + STOP_TIMEOUT_MS;
+    while (!isEmpty(this.objects()) && bootMs() < giveUpMs) {
+      this.control.pump();
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    const left = JSON.stringify(this.objects());
+    if (!isEmpty(this.objects())) this.#log.error(`objects left: ${left}`);
+  }
+}
+
+/** Whether no object is left. */
+function isEmpty(objects: ObjectCounts): boolean {
+  return Object.values(objects).every((count) => count === 0);
+}
+
+const ONE = new Uint8Array(new BigUint64Array([1n]).buffer);
+
+/** One thread a direction only where the far ends have cores of their own. */
+function defaultThreads(): number {
+  return navigator.hardwareConcurrency >= CORES_FOR_TWO_THREADS ? 2 : 1;
+}
+
+/** Waits for `promise`, but not for ever. */
+async function within(promise: Promise<unknown>, ms: number): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const timeout = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, ms);
+  });
+  await Promise.race([promise, timeout]);
+  clearTimeout(timer);
+}

@@ -1,0 +1,237 @@
+/**
+ * The data workers' loop: outbound, inbound or both, driven by `poll` on the
+ * TUN, the sockets, the link watch and an eventfd. It sleeps only when nothing
+ * is left to do, and says so first, so that control signals at most once a
+ * sleep.
+ *
+ * @module
+ */
+import { AllowedIpsReader } from "./allowedips.ts";
+import {
+  Arena,
+  type ArenaLimits,
+  BATCH,
+  HEADER,
+  THREAD_INBOUND,
+  THREAD_OUTBOUND,
+  WORK_BYTES,
+} from "./arena.ts";
+import { bug } from "./assert.ts";
+import {
+  AEAD_DESCRIPTOR_WORDS,
+  AEAD_WORK_BYTES,
+  type AeadChoice,
+  createAead,
+} from "./crypto/aead.ts";
+import {
+  BatchedReceiver,
+  BatchedSender,
+  DATAGRAMS_SCRATCH_BYTES,
+} from "./datagrams.ts";
+import type { DatagramReceiver, DatagramSender } from "./io.ts";
+import { IndexReader } from "./peerlookup.ts";
+import { controlWaker } from "./queueing.ts";
+import { Inbound } from "./receive.ts";
+import { Outbound } from "./send.ts";
+import { bootMs, libc } from "./sys/libc.ts";
+import { Tun } from "./tun.ts";
+
+/** Sides that one loop drives. */
+export type Role = "outbound" | "inbound" | "both";
+
+/** What a worker is started with; can be posted to it. */
+export interface LoopOptions {
+  readonly limits: ArenaLimits;
+  readonly memory: WebAssembly.Memory;
+  readonly role: Role;
+  readonly tunFd: number;
+  /** Wakes this loop. */
+  readonly eventFd: number;
+  /** Readable when the state of some link changed; -1 where not watched. */
+  readonly linkFd: number;
+  readonly crypto: AeadChoice;
+}
+
+/** Where the datagrams go, if not by system calls in batches. */
+export interface Datagrams {
+  readonly sender: DatagramSender;
+  readonly receiver: DatagramReceiver;
+}
+
+/** Places in a thread's scratch area, in bytes; the AEAD's own comes first. */
+const DESCRIPTORS_AT = AEAD_WORK_BYTES;
+const DATAGRAMS_AT = DESCRIPTORS_AT + BATCH * AEAD_DESCRIPTOR_WORDS * 4;
+const TUN_AT = DATAGRAMS_AT + DATAGRAMS_SCRATCH_BYTES;
+bug(TUN_AT + Tun.SCRATCH_BYTES <= WORK_BYTES, "scratch areas fit");
+
+const POLLIN = 1;
+const POLLERR = 8;
+const POLLFD_WORDS = 2;
+const REVENTS_SHIFT = 16;
+const TUN = 0;
+const EVENT = 1;
+const LINK = 2;
+const SOCKET = 3;
+const POLLFDS = SOCKET + HEADER.SOCKET_FD_COUNT;
+
+/** One data thread's work. */
+export class Loop {
+  readonly #i32: Int32Array<SharedArrayBuffer>;
+  readonly #options: LoopOptions;
+  readonly #outbound: Outbound | undefined;
+  readonly #inbound: Inbound | undefined;
+  readonly #control;
+  readonly #pollfds = new Int32Array(POLLFDS * POLLFD_WORDS);
+  readonly #drain = new Uint8Array(8192);
+  readonly #plain: boolean;
+  #generation = -1;
+
+  /** @param datagrams instead of `sendmmsg` and `recvmmsg` on the arena's sockets */
+  constructor(options: LoopOptions, datagrams?: Datagrams) {
+    const arena = new Arena(options.limits, options.memory);
+    this.#i32 = arena.i32;
+    this.#options = options;
+    this.#plain = datagrams !== undefined;
+    this.#control = controlWaker(arena);
+    const allowedIps = new AllowedIpsReader(arena);
+    const parts = (thread: number) => ({
+      arena,
+      allowedIps,
+      control: this.#control,
+      tun: new Tun(arena, options.tunFd, arena.work(thread) + TUN_AT),
+      aead: createAead(arena.memory, arena.work(thread), options.crypto),
+      descriptors: arena.work(thread) + DESCRIPTORS_AT,
+    });
+    const scratch = (thread: number) => arena.work(thread) + DATAGRAMS_AT;
+    if (options.role !== "inbound") {
+      const sender = datagrams?.sender ??
+        new BatchedSender(arena, scratch(THREAD_OUTBOUND));
+      this.#outbound = new Outbound({ ...parts(THREAD_OUTBOUND), sender });
+    }
+    if (options.role !== "outbound") {
+      const receiver = datagrams?.receiver ??
+        new BatchedReceiver(arena, scratch(THREAD_INBOUND));
+      const indexTable = new IndexReader(arena);
+      this.#inbound = new Inbound({
+        ...parts(THREAD_INBOUND),
+        receiver,
+        indexTable,
+      });
+    }
+    for (let i = 0; i < POLLFDS; i++) this.#watch(i, -1);
+    this.#watch(EVENT, options.eventFd);
+    if (this.#outbound !== undefined) {
+      this.#watch(TUN, options.tunFd);
+      this.#watch(LINK, options.linkFd);
+    }
+  }
+
+  /** Runs until control clears HEADER.RUNNING. Blocks the thread. */
+  run(): void {
+    while (this.#prepare()) {
+      if (this.#pump() || !this.#maySleep()) continue;
+      libc().poll(this.#pollfds, POLLFDS, -1);
+      this.#awake();
+    }
+  }
+
+  /** The same on a thread that has more to do. */
+  async runAsync(): Promise<void> {
+    while (this.#prepare()) {
+      if (this.#pump()) {
+        await new Promise((resolve) => setTimeout(resolve, 0));
+        continue;
+      }
+      if (!this.#maySleep()) continue;
+      await libc().pollAsync(this.#pollfds, POLLFDS, -1);
+      this.#awake();
+    }
+  }
+
+  /** Takes up new sockets; false when the loop shall end. */
+  #prepare(): boolean {
+    const i32 = this.#i32;
+    if (Atomics.load(i32, HEADER.RUNNING) === 0) return false;
+    const generation = Atomics.load(i32, HEADER.SOCKETS_GENERATION);
+    if (generation === this.#generation) return true;
+    this.#generation = generation;
+    if (this.#inbound !== undefined) {
+      for (let i = 0; i < HEADER.SOCKET_FD_COUNT; i++) {
+        this.#watch(SOCKET + i, this.#plain ? -1 : i32[HEADER.SOCKET_FD + i]);
+      }
+      Atomics.store(i32, HEADER.INBOUND_SOCKETS, generation);
+    }
+    if (this.#outbound !== undefined) {
+      Atomics.store(i32, HEADER.OUTBOUND_SOCKETS, generation);
+    }
+    return true;
+  }
+
+  /** One batch of each side; whether there may be more at once. */
+  #pump(): boolean {
+    const nowMs = bootMs();
+    let more = false;
+    if (this.#inbound !== undefined) more = this.#inbound.pump(nowMs);
+    if (this.#outbound !== undefined) {
+      more = this.#outbound.pump(nowMs) || more;
+      if (this.#outbound.gone) this.#tunGone();
+    }
+    return more;
+  }
+
+  #maySleep(): boolean {
+    this.#setSleeps(1);
+    // The TUN is not read while the interface is down; see Tun.read.
+    this.#pollfds[TUN * POLLFD_WORDS + 1] =
+      Atomics.load(this.#i32, HEADER.UP) === 0 ? 0 : POLLIN;
+    const awaited = (this.#outbound?.idle ?? true) &&
+      Atomics.load(this.#i32, HEADER.RUNNING) === 1 &&
+      Atomics.load(this.#i32, HEADER.SOCKETS_GENERATION) === this.#generation;
+    if (!awaited) this.#setSleeps(0);
+    return awaited;
+  }
+
+  #setSleeps(value: number): void {
+    const { role } = this.#options;
+    if (role !== "inbound") {
+      Atomics.store(this.#i32, HEADER.OUTBOUND_SLEEPS, value);
+    }
+    if (role !== "outbound") {
+      Atomics.store(this.#i32, HEADER.INBOUND_SLEEPS, value);
+    }
+  }
+
+  #awake(): void {
+    this.#setSleeps(0);
+    if (this.#revents(EVENT) !== 0) {
+      libc().read(this.#options.eventFd, this.#drain, 8);
+    }
+    if (this.#revents(LINK) !== 0) this.#linkChanged();
+    if ((this.#revents(TUN) & POLLERR) !== 0) this.#tunGone();
+  }
+
+  /** Reads the notices away; control asks for the state itself. */
+  #linkChanged(): void {
+    const c = libc();
+    while (
+      c.recv(this.#options.linkFd, this.#drain, this.#drain.length, 0) > 0
+    );
+    Atomics.store(this.#i32, HEADER.LINK_CHANGED, 1);
+    this.#control.wake();
+  }
+
+  #tunGone(): void {
+    this.#watch(TUN, -1);
+    Atomics.store(this.#i32, HEADER.TUN_GONE, 1);
+    this.#control.wake();
+  }
+
+  #watch(i: number, fd: number): void {
+    this.#pollfds[i * POLLFD_WORDS] = fd;
+    this.#pollfds[i * POLLFD_WORDS + 1] = POLLIN;
+  }
+
+  #revents(i: number): number {
+    return this.#pollfds[i * POLLFD_WORDS + 1] >> REVENTS_SHIFT;
+  }
+}

@@ -1,0 +1,164 @@
+/**
+ * The TUN interface: creation by /dev/net/tun, and reading and writing of
+ * packets on the arena (kernel: `device.c`).
+ *
+ * @module
+ */
+import { type Arena, HEADER } from "./arena.ts";
+import type { TunPort } from "./io.ts";
+import { check, cString, ERRNO, errno, libc, SysError } from "./sys/libc.ts";
+import { ArenaMemory, IOVEC_BYTES } from "./sys/memory.ts";
+
+const O_RDWR = 2;
+const O_NONBLOCK = 0x800;
+const O_CLOEXEC = 0x80000;
+const F_GETFL = 3;
+const F_SETFL = 4;
+const TUNSETIFF = 0x400454ca;
+const TUNGETIFF = 0x800454d2;
+const IFF_TUN = 0x0001;
+const IFF_NO_PI = 0x1000;
+const IFREQ_BYTES = 40;
+const IFNAMSIZ = 16;
+
+/** A TUN interface of this process. */
+export interface TunHandle {
+  readonly fd: number;
+  readonly name: string;
+}
+
+/** Why an interface cannot be created, in words for its user. */
+export class TunError extends Error {
+  override readonly name = "TunError";
+
+  /** @param permission whether rights are missing, rather than something else */
+  constructor(message: string, readonly permission: boolean) {
+    super(message);
+  }
+}
+
+/**
+ * Creates the TUN interface `name`.
+ *
+ * @throws TunError when there is no /dev/net/tun, no right, or the name is in use
+ */
+export function createTun(name: string): TunHandle {
+  const c = libc();
+  const fd = c.open(
+    cString("/dev/net/tun"),
+    O_RDWR | O_NONBLOCK | O_CLOEXEC,
+    0,
+  );
+  if (fd < 0) throw openError(errno());
+  const ifreq = new Uint8Array(IFREQ_BYTES);
+  ifreq.set(new TextEncoder().encode(name).subarray(0, IFNAMSIZ - 1));
+  new DataView(ifreq.buffer).setInt16(IFNAMSIZ, IFF_TUN | IFF_NO_PI, true);
+  if (c.ioctl(fd, TUNSETIFF, ifreq) < 0) {
+    const number = errno();
+    c.close(fd);
+    throw createError(name, number);
+  }
+  return { fd, name: ifName(ifreq) };
+}
+
+/**
+ * Takes over a TUN descriptor that another program opened (WG_TUN_FD).
+ *
+ * @throws SysError when `fd` is none
+ */
+export function adoptTun(fd: number): TunHandle {
+  const c = libc();
+  const ifreq = new Uint8Array(IFREQ_BYTES);
+  check(c.ioctl(fd, TUNGETIFF, ifreq), `descriptor ${fd} is no TUN interface`);
+  const flags = check(c.fcntl(fd, F_GETFL, 0), "fcntl");
+  check(c.fcntl(fd, F_SETFL, flags | O_NONBLOCK), "fcntl");
+  return { fd, name: ifName(ifreq) };
+}
+
+/** The interface's present name, or undefined when it is gone. */
+export function tunName(fd: number): string | undefined {
+  const ifreq = new Uint8Array(IFREQ_BYTES);
+  return libc().ioctl(fd, TUNGETIFF, ifreq) < 0 ? undefined : ifName(ifreq);
+}
+
+function ifName(ifreq: Uint8Array): string {
+  return new TextDecoder().decode(ifreq.subarray(0, ifreq.indexOf(0)));
+}
+
+function openError(number: number): Error {
+  switch (number) {
+    case ERRNO.ENOENT:
+    case ERRNO.ENXIO:
+    case ERRNO.ENODEV:
+      return new TunError(
+        "/dev/net/tun is missing: load the driver (modprobe tun), or give the container " +
+          "the device (--device /dev/net/tun)",
+        false,
+      );
+    case ERRNO.EACCES:
+    case ERRNO.EPERM:
+      return new TunError(
+        "No permission to open /dev/net/tun: run as root",
+        true,
+      );
+    default:
+      return new SysError("open /dev/net/tun", number);
+  }
+}
+
+function createError(name: string, number: number): Error {
+  switch (number) {
+    case ERRNO.EPERM:
+      return new TunError(
+        `No permission to create the interface ${name}: run as root or with CAP_NET_ADMIN`,
+        true,
+      );
+    case ERRNO.EBUSY:
+    case ERRNO.EEXIST:
+    case ERRNO.EINVAL:
+      return new TunError(
+        `Cannot create the interface ${name}: the name is in use by another interface`,
+        false,
+      );
+    default:
+      return new SysError(`create the interface ${name}`, number);
+  }
+}
+
+/** One thread's port to the TUN: packets are read to and written from the arena. */
+export class Tun implements TunPort {
+  readonly #fd: number;
+  readonly #i32: Int32Array<SharedArrayBuffer>;
+  readonly #memory: ArenaMemory;
+  readonly #word: number;
+  readonly #iovec: Deno.PointerValue;
+
+  /** Bytes of scratch that the port needs. */
+  static readonly SCRATCH_BYTES = IOVEC_BYTES;
+
+  /** @param scratch byte offset of SCRATCH_BYTES for this port alone */
+  constructor(arena: Arena, fd: number, scratch: number) {
+    this.#fd = fd;
+    this.#i32 = arena.i32;
+    this.#memory = new ArenaMemory(arena);
+    this.#word = scratch / 4;
+    this.#iovec = this.#memory.pointer(scratch);
+  }
+
+  /** See {@link TunPort.read}. */
+  read(offset: number, capacity: number): number {
+    // The link can be up before control knows: until then its packets wait.
+    if (this.#i32[HEADER.UP] === 0) return 0;
+    this.#memory.setIovec(this.#word, offset, capacity);
+    const n = libc().readv(this.#fd, this.#iovec, 1);
+    if (n >= 0) return n;
+    const number = errno();
+    return number === ERRNO.EAGAIN || number === ERRNO.EINTR ? 0 : -1;
+  }
+
+  /** See {@link TunPort.write}. */
+  write(offset: number, length: number): number {
+    this.#memory.setIovec(this.#word, offset, length);
+    return libc().writev(this.#fd, this.#iovec, 1) < 0 ? errno() : 0;
+  }
+}

@@ -1,0 +1,215 @@
+/**
+ * Talks to daemons, wgd's or another's, through their UAPI sockets: which there
+ * are, what state a device is in, and changes to it. As wg(8)'s
+ * ipc-uapi-unix.h, but a stale socket is passed over rather than deleted.
+ *
+ * @module
+ */
+import { publicKey } from "./crypto/x25519.ts";
+import { LineSplitter, LineTooLongError, UAPI_ERRNO } from "./uapi_lines.ts";
+import { UapiGetParser } from "./uapi_state.ts";
+import type { DeviceState } from "./uapi_state.ts";
+
+/** Where daemons put their sockets. */
+export const UAPI_DIRECTORY = "/var/run/wireguard";
+
+const SOCKET_SUFFIX = ".sock";
+const READ_BYTES = 64 * 1024;
+
+/** Linux's numbers, names and texts of the errors that a daemon may report. */
+const ERRORS: readonly (readonly [number, string, string])[] = [
+  [1, "EPERM", "Operation not permitted"],
+  [2, "ENOENT", "No such file or directory"],
+  [5, "EIO", "Input/output error"],
+  [6, "ENXIO", "No such device or address"],
+  [12, "ENOMEM", "Cannot allocate memory"],
+  [13, "EACCES", "Permission denied"],
+  [16, "EBUSY", "Device or resource busy"],
+  [19, "ENODEV", "No such device"],
+  [22, "EINVAL", "Invalid argument"],
+  [28, "ENOSPC", "No space left on device"],
+  [71, "EPROTO", "Protocol error"],
+  [95, "EOPNOTSUPP", "Operation not supported"],
+  [97, "EAFNOSUPPORT", "Address family not supported by protocol"],
+  [98, "EADDRINUSE", "Address already in use"],
+  [99, "EADDRNOTAVAIL", "Cannot assign requested address"],
+  [111, "ECONNREFUSED", "Connection refused"],
+];
+
+/** A request that failed, in the daemon or on the way to it. */
+export class UapiError extends Error {
+  /** The class\'s name. */
+  override readonly name = "UapiError";
+  /** Positive, as Linux numbers it. */
+  readonly errno: number;
+  /** Its name, as `EINVAL`. */
+  readonly code: string;
+  /** Its text, as strerror(3) has it. */
+  readonly text: string;
+
+  /** `doing` starts the message: what was being done. */
+  constructor(errno: number, doing: string, options?: ErrorOptions) {
+    const known = ERRORS.find(([number]) => number === errno);
+    const code = known?.[1] ?? `errno ${errno}`;
+    const text = known?.[2] ?? `Unknown error ${errno}`;
+    super(`${doing}: ${text} (${code})`, options);
+    this.errno = errno;
+    this.code = code;
+    this.text = text;
+  }
+}
+
+/** Options of every function here. */
+export interface UapiClientOptions {
+  /** Where the sockets are; default {@linkcode UAPI_DIRECTORY}. */
+  directory?: string;
+}
+
+function errnoOf(error: unknown): number | undefined {
+  if (error instanceof Deno.errors.ConnectionRefused) return 111;
+  if (error instanceof Deno.errors.PermissionDenied) return 13;
+  if (error instanceof Deno.errors.NotFound) return 19;
+  if (
+    error instanceof Deno.errors.ConnectionReset ||
+    error instanceof Deno.errors.BrokenPipe ||
+    error instanceof LineTooLongError
+  ) return UAPI_ERRNO.EPROTO;
+  return undefined;
+}
+
+/** Turns what the system says on the way to a daemon into a UapiError. */
+function asUapiError(error: unknown, doing: string): unknown {
+  const errno = errnoOf(error);
+  return errno === undefined
+    ? error
+    : new UapiError(errno, doing, { cause: error });
+}
+
+function connect(
+  name: string,
+  { directory = UAPI_DIRECTORY }: UapiClientOptions,
+): Promise<Deno.UnixConn> {
+  if (name === "" || name.includes("/")) throw new Deno.errors.NotFound(name);
+  const path = `${directory}/${name}${SOCKET_SUFFIX}`;
+  return Deno.connect({ transport: "unix", path });
+}
+
+async function send(conn: Deno.Conn, text: Iterable<string>): Promise<void> {
+  const encoder = new TextEncoder();
+  for (const piece of text) {
+    let rest = encoder.encode(piece);
+    while (rest.length > 0) rest = rest.subarray(await conn.write(rest));
+  }
+}
+
+/** The lines that the daemon sends until it closes the connection. */
+async function* receive(conn: Deno.Conn): AsyncGenerator<string> {
+  const splitter = new LineSplitter();
+  const buffer = new Uint8Array(READ_BYTES);
+  for (;;) {
+    const length = await conn.read(buffer);
+    if (length === null) return;
+    splitter.push(buffer.subarray(0, length));
+    for (;;) {
+      const line = splitter.next();
+      if (line === null) break;
+      yield line;
+    }
+  }
+}
+
+/** Whether something answers, or may answer, at the socket of this name. */
+async function isAlive(
+  name: string,
+  options: UapiClientOptions,
+): Promise<boolean> {
+  try {
+    (await connect(name, options)).close();
+    return true;
+  } catch (error) {
+    if (
+      error instanceof Deno.errors.ConnectionRefused ||
+      error instanceof Deno.errors.NotFound
+    ) return false;
+    return true; // `wg` also lists what it may not open
+  }
+}
+
+/**
+ * The names of the devices whose daemons are running, in the order of the
+ * directory, as wg(8) lists them. Sockets that nothing answers at are left out.
+ *
+ * @throws {UapiError} if the directory cannot be read
+ */
+export async function listDevices(
+  options: UapiClientOptions = {},
+): Promise<string[]> {
+  const { directory = UAPI_DIRECTORY } = options;
+  const names: string[] = [];
+  try {
+    for (const { name, isFile, isDirectory } of Deno.readDirSync(directory)) {
+      if (isFile || isDirectory || !name.endsWith(SOCKET_SUFFIX)) continue;
+      const device = name.slice(0, -SOCKET_SUFFIX.length);
+      if (device && await isAlive(device, options)) names.push(device);
+    }
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return [];
+    throw asUapiError(error, "Unable to list interfaces");
+  }
+  return names;
+}
+
+/**
+ * The state of a device.
+ *
+ * @throws {UapiError}
+ */
+export async function getDevice(
+  name: string,
+  options: UapiClientOptions = {},
+): Promise<DeviceState> {
+  const doing = `Unable to access interface ${name}`;
+  const parser = new UapiGetParser(name);
+  let errno: number | undefined;
+  try {
+    using conn = await connect(name, options);
+    await send(conn, ["get=1\n\n"]);
+    for await (const line of receive(conn)) {
+      errno = parser.line(line);
+      if (errno !== undefined) break;
+    }
+  } catch (error) {
+    throw asUapiError(error, doing);
+  }
+  if (errno !== 0) throw new UapiError(errno ?? UAPI_ERRNO.EPROTO, doing);
+  const { device } = parser;
+  if (device.privateKey) device.publicKey = publicKey(device.privateKey);
+  return device;
+}
+
+/**
+ * Sends a `set=1` request, whole as formatSet makes it, in one piece or many.
+ *
+ * @throws {UapiError} what was applied before the error stays applied
+ */
+export async function setDevice(
+  name: string,
+  text: string | Iterable<string>,
+  options: UapiClientOptions = {},
+): Promise<void> {
+  const doing = `Unable to configure interface ${name}`;
+  let errno: number = UAPI_ERRNO.EPROTO;
+  try {
+    using conn = await connect(name, options);
+    await send(conn, typeof text === "string" ? [text] : text);
+    for await (const line of receive(conn)) {
+      const match = /^errno=(-?\d{1,9})$/.exec(line);
+      // wgd and wireguard-go answer with a negative number, boringtun did not.
+      errno = match ? Math.abs(Number(match[1])) : UAPI_ERRNO.EPROTO;
+      break;
+    }
+  } catch (error) {
+    throw asUapiError(error, doing);
+  }
+  if (errno !== 0) throw new UapiError(errno, doing);
+}

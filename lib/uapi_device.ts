@@ -1,0 +1,190 @@
+/**
+ * A device as lib/uapi sees it: get and set of its settings, on control and the
+ * parts of the device that are not control's.
+ *
+ * @module
+ */
+import type { Control } from "./control.ts";
+import { cString, ERRNO, errno, libc, SysError } from "./sys/libc.ts";
+import type { UapiEndpoint, UapiSink, UapiSource } from "./uapi.ts";
+
+const IF_NAMESIZE = 16;
+
+/** The settings that belong to the sockets. */
+export interface SocketSettings {
+  readonly listenPort: number;
+  readonly fwmark: number;
+  /** @throws SysError */
+  setListenPort(port: number): Promise<void>;
+  /** @throws SysError */
+  setFwmark(mark: number): void;
+}
+
+/** Both directions of the configuration protocol for one device. */
+export class UapiDevice implements UapiSink, UapiSource {
+  readonly #control: Control;
+  readonly #sockets: SocketSettings;
+
+  constructor(control: Control, sockets: SocketSettings) {
+    this.#control = control;
+    this.#sockets = sockets;
+  }
+
+  // ---- set ----------------------------------------------------------------
+
+  setPrivateKey(key: Uint8Array): number {
+    const none = key.every((byte) => byte === 0);
+    this.#control.setPrivateKey(none ? null : key);
+    return 0;
+  }
+
+  async setListenPort(port: number): Promise<number> {
+    try {
+      await this.#sockets.setListenPort(port);
+      return 0;
+    } catch (error) {
+      return errnoOf(error);
+    }
+  }
+
+  setFwmark(mark: number): number {
+    try {
+      this.#sockets.setFwmark(mark);
+      return 0;
+    } catch (error) {
+      return errnoOf(error);
+    }
+  }
+
+  replacePeers(): void {
+    this.#control.removeAllPeers();
+  }
+
+  findPeer(publicKey: Uint8Array): number {
+    return this.#control.findPeer(publicKey);
+  }
+
+  createPeer(publicKey: Uint8Array): number {
+    const peer = this.#control.createPeer(publicKey);
+    return peer < 0 ? -ERRNO.ENOMEM : peer;
+  }
+
+  removePeer(peer: number): void {
+    this.#control.removePeer(peer);
+  }
+
+  setPresharedKey(peer: number, key: Uint8Array): void {
+    this.#control.setPresharedKey(peer, key);
+  }
+
+  setEndpoint(
+    peer: number,
+    address: Uint8Array,
+    port: number,
+    scopeId: number,
+  ): number {
+    this.#control.setEndpoint(peer, address, port, scopeId);
+    return 0;
+  }
+
+  setPersistentKeepalive(peer: number, seconds: number): void {
+    this.#control.setPersistentKeepalive(peer, seconds);
+  }
+
+  replaceAllowedIps(peer: number): void {
+    this.#control.allowedIps.removeByPeer(peer);
+  }
+
+  addAllowedIp(peer: number, address: Uint8Array, cidr: number): number {
+    return this.#control.allowedIps.insert(address, cidr, peer)
+      ? 0
+      : ERRNO.ENOMEM;
+  }
+
+  removeAllowedIp(peer: number, address: Uint8Array, cidr: number): void {
+    this.#control.allowedIps.remove(address, cidr, peer);
+  }
+
+  peerDone(peer: number): void {
+    this.#control.peerDone(peer);
+  }
+
+  scopeId(name: string): number {
+    return libc().if_nametoindex(cString(name));
+  }
+
+  // ---- get ----------------------------------------------------------------
+
+  privateKey(): Uint8Array | undefined {
+    return this.#control.privateKey ?? undefined;
+  }
+
+  listenPort(): number {
+    return this.#sockets.listenPort;
+  }
+
+  fwmark(): number {
+    return this.#sockets.fwmark;
+  }
+
+  nextPeer(peer: number): number {
+    return this.#control.peers.next(peer);
+  }
+
+  publicKey(peer: number): Uint8Array {
+    return this.#control.publicKeyOf(peer);
+  }
+
+  presharedKey(peer: number): Uint8Array {
+    return this.#control.presharedKeyOf(peer);
+  }
+
+  endpoint(peer: number): UapiEndpoint | undefined {
+    return this.#control.endpointOf(peer);
+  }
+
+  lastHandshakeMs(peer: number): number {
+    return this.#control.lastHandshakeMs(peer);
+  }
+
+  txBytes(peer: number): number {
+    return this.#control.txBytes(peer);
+  }
+
+  rxBytes(peer: number): number {
+    return this.#control.rxBytes(peer);
+  }
+
+  persistentKeepalive(peer: number): number {
+    return this.#control.persistentKeepaliveOf(peer);
+  }
+
+  allowedIps(
+    peer: number,
+    visit: (address: Uint8Array, cidr: number) => void,
+  ): void {
+    const { allowedIps } = this.#control;
+    const prefix = new Uint8Array(16);
+    for (
+      let node = allowedIps.first(peer);
+      node !== 0;
+      node = allowedIps.next(node)
+    ) {
+      const length = allowedIps.prefixOf(node, prefix);
+      visit(prefix.subarray(0, length), allowedIps.cidrOf(node));
+    }
+  }
+
+  scopeName(id: number): string {
+    const name = new Uint8Array(IF_NAMESIZE);
+    if (libc().if_indextoname(id, name) === null) return String(id);
+    return new TextDecoder().decode(name.subarray(0, name.indexOf(0)));
+  }
+}
+
+/** Error number that answers a request that failed. */
+function errnoOf(error: unknown): number {
+  if (error instanceof SysError) return error.errno;
+  const number = errno();
+  return number === 0 ? ERRNO.EIO : number;
+}

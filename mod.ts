@@ -1,0 +1,25 @@
+/**
+ * wgd as a library: run a WireGuard interface inside a Deno program.
+ *
+ * ```ts
+ * import { createLog, Device } from "./mod.ts";
+ *
+ * const log = createLog("error", "wg0");
+ * const device = await Device.start({ name: "wg0", log });
+ * console.log(await device.ended);
+ * ```
+ *
+ * The interface is then configured on /var/run/wireguard/wg0.sock, by `wg`, by
+ * `wgd`, or by `setDevice`.
+ *
+ * @module
+ */
+export {
+  type DatagramChoice,
+  Device,
+  type DeviceOptions,
+  type EndReason,
+} from "./lib/device.ts";
+export { createLog, type Log, type LogLevel } from "./lib/log.ts";
+export { getDevice, listDevices, setDevice } from "./lib/uapi_client.ts";
+export { VERSION } from "./lib/version.ts";
