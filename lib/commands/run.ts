@@ -1,0 +1,95 @@
+/**
+ * `wgd run IF`: the contract of userspace daemons (reference §9.2, §9.4): create
+ * the interface, go into the background, serve the UAPI socket.
+ *
+ * @module
+ */
+import { isInterfaceName } from "../config.ts";
+import type { AeadChoice } from "../crypto/aead.ts";
+import { isDaemon, leaveSession, reportReady, startDaemon } from "../daemon.ts";
+import { type DatagramChoice, Device } from "../device.ts";
+import { createLog, parseLogLevel } from "../log.ts";
+import { TunError } from "../tun.ts";
+import type { CommandContext, OptionValues } from "./context.ts";
+import { CliError, EXIT } from "./errors.ts";
+
+const SIGNALS = ["SIGINT", "SIGTERM"] as const;
+
+/** Options of `run` as arguments again, for the daemon. */
+export function deviceArguments(options: OptionValues): string[] {
+  return ["threads", "crypto", "udp"].flatMap((name) =>
+    typeof options[name] === "string" ? [`--${name}`, options[name]] : []
+  );
+}
+
+/** Runs `wgd run`. */
+export async function runCommand(ctx: CommandContext): Promise<number> {
+  const [name] = ctx.args;
+  if (!isInterfaceName(name)) {
+    throw new CliError(
+      `${JSON.stringify(name)} is no name of an interface; expected up to ` +
+        "15 letters, digits and _=+.-",
+      EXIT.USAGE,
+    );
+  }
+  const daemon = isDaemon();
+  const foreground = daemon || ctx.options.foreground === true ||
+    ctx.env("WG_PROCESS_FOREGROUND") === "1";
+  if (!foreground) {
+    return await startDaemon(["run", ...deviceArguments(ctx.options), name]);
+  }
+  if (daemon) leaveSession();
+  return await serve(name, ctx, daemon);
+}
+
+async function serve(
+  name: string,
+  ctx: CommandContext,
+  daemon: boolean,
+): Promise<number> {
+  const { threads, crypto, udp } = ctx.options;
+  const log = createLog(parseLogLevel(ctx.env("LOG_LEVEL")), name);
+  const stopped = Promise.withResolvers<string>();
+  const listeners = SIGNALS.map((signal) => {
+    const listener = (): void => stopped.resolve(signal);
+    Deno.addSignalListener(signal, listener);
+    return { signal, listener };
+  });
+  let device: Device;
+  try {
+    device = await Device.start({
+      name,
+      tunFd: descriptor(ctx, "WG_TUN_FD"),
+      uapiFd: descriptor(ctx, "WG_UAPI_FD"),
+      threads: threads === undefined ? undefined : Number(threads),
+      crypto: crypto as AeadChoice | undefined,
+      datagrams: udp as DatagramChoice | undefined,
+      log,
+    });
+  } catch (error) {
+    if (!(error instanceof TunError)) throw error;
+    const code = error.permission ? EXIT.NOT_PERMITTED : EXIT.FAILED;
+    throw new CliError(error.message, code, { cause: error });
+  }
+  if (daemon) reportReady();
+  const reason = await Promise.race([device.ended, stopped.promise]);
+  log.verbose(`ending: ${reason}`);
+  await device.close();
+  for (const { signal, listener } of listeners) {
+    Deno.removeSignalListener(signal, listener);
+  }
+  return reason === "worker failed" ? EXIT.FAILED : EXIT.OK;
+}
+
+/** A descriptor by an environment variable. */
+function descriptor(ctx: CommandContext, variable: string): number | undefined {
+  const text = ctx.env(variable);
+  if (text === undefined || text === "") return undefined;
+  if (!/^\d{1,6}$/.test(text)) {
+    throw new CliError(
+      `${variable}=${text}: expected the number of an open descriptor`,
+      EXIT.USAGE,
+    );
+  }
+  return Number(text);
+}

@@ -1,0 +1,248 @@
+/**
+ * The output of `wgd show`, byte for byte that of wg(8) (show.c of
+ * wireguard-tools 1.0.20210914), and as JSON with the keys of its wg-json.
+ * Pure: device states in, text out.
+ *
+ * @module
+ */
+import { encodeKey } from "../crypto/bytes.ts";
+import { formatCidr, formatIp, formatSocketAddress } from "../ip.ts";
+import type { DeviceState, PeerState } from "../uapi_state.ts";
+
+const NONE = "(none)";
+const HIDDEN = "(hidden)";
+
+const RESET = "\x1b[0m";
+const BOLD = "\x1b[1m";
+const RED = "\x1b[31m";
+const GREEN = "\x1b[32m";
+const YELLOW = "\x1b[33m";
+const CYAN = "\x1b[36m";
+
+const SECONDS_PER_MINUTE = 60;
+const SECONDS_PER_HOUR = 60 * SECONDS_PER_MINUTE;
+const SECONDS_PER_DAY = 24 * SECONDS_PER_HOUR;
+const SECONDS_PER_YEAR = 365 * SECONDS_PER_DAY;
+
+function optionalKey(key: Uint8Array | undefined): string {
+  return key ? encodeKey(key) : NONE;
+}
+
+function endpointOf(peer: PeerState): string {
+  return peer.endpoint ? formatSocketAddress(peer.endpoint) : NONE;
+}
+
+function allowedIpsOf(peer: PeerState, separator: string): string {
+  if (peer.allowedIps.length === 0) return NONE;
+  return peer.allowedIps.map(formatCidr).join(separator);
+}
+
+function keepaliveOf(peer: PeerState): string {
+  return peer.persistentKeepalive ? String(peer.persistentKeepalive) : "off";
+}
+
+function fwmarkOf(device: DeviceState): string {
+  return device.fwmark ? `0x${device.fwmark.toString(16)}` : "off";
+}
+
+type Rows = (device: DeviceState) => string[][];
+
+/** A row a peer, its public key first. */
+function peerRows(columns: (peer: PeerState) => string[]): Rows {
+  return (device) =>
+    device.peers.map((peer) => [encodeKey(peer.publicKey), ...columns(peer)]);
+}
+
+/** The script outputs: what each field prints, in rows of columns. */
+const FIELD_ROWS: Readonly<Record<string, Rows>> = {
+  "public-key": (device) => [[optionalKey(device.publicKey)]],
+  "private-key": (device) => [[optionalKey(device.privateKey)]],
+  "listen-port": (device) => [[String(device.listenPort)]],
+  "fwmark": (device) => [[fwmarkOf(device)]],
+  "peers": peerRows(() => []),
+  "preshared-keys": peerRows((peer) => [optionalKey(peer.presharedKey)]),
+  "endpoints": peerRows((peer) => [endpointOf(peer)]),
+  "allowed-ips": peerRows((peer) => [allowedIpsOf(peer, " ")]),
+  "latest-handshakes": peerRows((peer) => [String(peer.lastHandshakeSeconds)]),
+  "transfer": peerRows((peer) => [String(peer.rxBytes), String(peer.txBytes)]),
+  "persistent-keepalive": peerRows((peer) => [keepaliveOf(peer)]),
+  "dump": (device) => [
+    [
+      optionalKey(device.privateKey),
+      optionalKey(device.publicKey),
+      String(device.listenPort),
+      fwmarkOf(device),
+    ],
+    ...device.peers.map((peer) => [
+      encodeKey(peer.publicKey),
+      optionalKey(peer.presharedKey),
+      endpointOf(peer),
+      allowedIpsOf(peer, ","),
+      String(peer.lastHandshakeSeconds),
+      String(peer.rxBytes),
+      String(peer.txBytes),
+      keepaliveOf(peer),
+    ]),
+  ],
+};
+
+/** The fields that `show IF FIELD` knows, `dump` among them. */
+export const SHOW_FIELDS: readonly string[] = Object.keys(FIELD_ROWS);
+
+/** The script output of a field of {@linkcode SHOW_FIELDS}. */
+export function renderField(
+  device: DeviceState,
+  field: string,
+  withInterface: boolean,
+): string {
+  const prefix = withInterface ? `${device.name}\t` : "";
+  return FIELD_ROWS[field](device)
+    .map((row) => `${prefix}${row.join("\t")}\n`)
+    .join("");
+}
+
+/** How {@linkcode renderPretty} prints. */
+export interface PrettyOptions {
+  readonly color: boolean;
+  /** Prints private and preshared keys as they are. */
+  readonly showKeys: boolean;
+  /** The wall clock. */
+  readonly nowMs: number;
+}
+
+function duration(seconds: number, unit: (name: string) => string): string {
+  const parts: string[] = [];
+  const add = (count: number, name: string): void => {
+    if (count > 0) {
+      parts.push(`${count} ${unit(count === 1 ? name : `${name}s`)}`);
+    }
+  };
+  add(Math.floor(seconds / SECONDS_PER_YEAR), "year");
+  const inYear = seconds % SECONDS_PER_YEAR;
+  add(Math.floor(inYear / SECONDS_PER_DAY), "day");
+  add(Math.floor(inYear % SECONDS_PER_DAY / SECONDS_PER_HOUR), "hour");
+  add(Math.floor(inYear % SECONDS_PER_HOUR / SECONDS_PER_MINUTE), "minute");
+  add(inYear % SECONDS_PER_MINUTE, "second");
+  return parts.join(", ");
+}
+
+/** Two decimals, ties to even as printf rounds them. */
+function twoDecimals(value: bigint, divisor: bigint): string {
+  const scaled = value * 100n;
+  let hundredths = scaled / divisor;
+  const twice = scaled % divisor * 2n;
+  if (twice > divisor || (twice === divisor && hundredths % 2n === 1n)) {
+    hundredths++;
+  }
+  const digits = String(hundredths).padStart(3, "0");
+  return `${digits.slice(0, -2)}.${digits.slice(-2)}`;
+}
+
+function byteCount(bytes: bigint, unit: (name: string) => string): string {
+  if (bytes < 1024n) return `${bytes} ${unit("B")}`;
+  const names = ["KiB", "MiB", "GiB", "TiB"];
+  let divisor = 1024n;
+  let i = 0;
+  while (i < names.length - 1 && bytes >= divisor * 1024n) {
+    divisor *= 1024n;
+    i++;
+  }
+  const asDouble = BigInt(Number(bytes)); // wg counts in a double here
+  return `${twoDecimals(asDouble, divisor)} ${unit(names[i])}`;
+}
+
+/** Latest handshake first, peers without one last. */
+function byHandshake(a: PeerState, b: PeerState): number {
+  return b.lastHandshakeSeconds - a.lastHandshakeSeconds ||
+    b.lastHandshakeNanoseconds - a.lastHandshakeNanoseconds;
+}
+
+/** The output for people. */
+export function renderPretty(
+  device: DeviceState,
+  { color, showKeys, nowMs }: PrettyOptions,
+): string {
+  const paint = (codes: string, text: string): string =>
+    color ? codes + text + RESET : text;
+  const unit = (name: string): string => paint(CYAN, name);
+  const line = (label: string, value: string): string =>
+    `  ${paint(BOLD, label)}: ${value}\n`;
+  const secret = (key: Uint8Array): string =>
+    showKeys ? encodeKey(key) : HIDDEN;
+  const ago = (seconds: number): string => {
+    const age = Math.floor(nowMs / 1000) - seconds;
+    if (age === 0) return "Now";
+    if (age > 0) return `${duration(age, unit)} ago`;
+    const text = "System clock wound backward; connection problems may ensue.";
+    return `(${paint(RED, text)})`;
+  };
+  const allowedIps = (peer: PeerState): string =>
+    peer.allowedIps.map(({ address, cidr }) =>
+      formatIp(address) + paint(CYAN, "/") + cidr
+    ).join(", ") || NONE;
+
+  let text = color ? RESET : "";
+  text += `${paint(GREEN + BOLD, "interface")}: ${paint(GREEN, device.name)}\n`;
+  if (device.publicKey) {
+    text += line("public key", encodeKey(device.publicKey));
+  }
+  if (device.privateKey) text += line("private key", secret(device.privateKey));
+  if (device.listenPort) {
+    text += line("listening port", String(device.listenPort));
+  }
+  if (device.fwmark) text += line("fwmark", fwmarkOf(device));
+
+  for (const peer of device.peers.toSorted(byHandshake)) {
+    const key = encodeKey(peer.publicKey);
+    text += `\n${paint(YELLOW + BOLD, "peer")}: ${paint(YELLOW, key)}\n`;
+    if (peer.presharedKey) {
+      text += line("preshared key", secret(peer.presharedKey));
+    }
+    if (peer.endpoint) text += line("endpoint", endpointOf(peer));
+    text += line("allowed ips", allowedIps(peer));
+    if (peer.lastHandshakeSeconds) {
+      text += line("latest handshake", ago(peer.lastHandshakeSeconds));
+    }
+    if (peer.rxBytes || peer.txBytes) {
+      const received = byteCount(peer.rxBytes, unit);
+      const sent = byteCount(peer.txBytes, unit);
+      text += line("transfer", `${received} received, ${sent} sent`);
+    }
+    if (peer.persistentKeepalive) {
+      const every = duration(peer.persistentKeepalive, unit);
+      text += line("persistent keepalive", `every ${every}`);
+    }
+  }
+  return text;
+}
+
+/** A value for JSON, or undefined, which JSON leaves out, if it is zero. */
+function nonZero(value: number | bigint): number | undefined {
+  return value ? Number(value) : undefined;
+}
+
+function jsonOfPeer(peer: PeerState): Record<string, unknown> {
+  return {
+    presharedKey: peer.presharedKey && encodeKey(peer.presharedKey),
+    endpoint: peer.endpoint && formatSocketAddress(peer.endpoint),
+    latestHandshake: nonZero(peer.lastHandshakeSeconds),
+    transferRx: nonZero(peer.rxBytes),
+    transferTx: nonZero(peer.txBytes),
+    persistentKeepalive: nonZero(peer.persistentKeepalive),
+    allowedIps: peer.allowedIps.map(formatCidr),
+  };
+}
+
+/** All devices as JSON, as wg-json prints `wg show all dump`: keys included. */
+export function renderJson(devices: readonly DeviceState[]): string {
+  const json = Object.fromEntries(devices.map((device) => [device.name, {
+    privateKey: device.privateKey && encodeKey(device.privateKey),
+    publicKey: device.publicKey && encodeKey(device.publicKey),
+    listenPort: nonZero(device.listenPort),
+    fwmark: nonZero(device.fwmark),
+    peers: Object.fromEntries(
+      device.peers.map((peer) => [encodeKey(peer.publicKey), jsonOfPeer(peer)]),
+    ),
+  }]));
+  return JSON.stringify(json, null, "\t") + "\n";
+}
