@@ -75,7 +75,7 @@ export class Device implements SocketSettings {
   readonly #ended = Promise.withResolvers<EndReason>();
   readonly #workers: Promise<void>[] = [];
   #sockets: UdpSockets | undefined;
-  #switching: Promise<void> = Promise.resolve();
+  #changing: Promise<void> = Promise.resolve();
   #port = 0;
   #fwmark = 0;
   #closing = false;
@@ -290,8 +290,13 @@ export class Device implements SocketSettings {
 
   // ---- the interface's state ----------------------------------------------
 
-  /** Takes up the link's state: MTU, and sockets while it is up. */
-  async #followLink(): Promise<void> {
+  /** Takes up the link's state, one change at a time. */
+  #followLink(): Promise<void> {
+    return this.#inTurn(() => this.#takeLinkState());
+  }
+
+  /** MTU, and sockets while the link is up. */
+  async #takeLinkState(): Promise<void> {
     const name = tunName(this.#tun.fd);
     if (name === undefined) return;
     // Moved to another namespace: it stays as it was.
@@ -300,11 +305,12 @@ export class Device implements SocketSettings {
     this.#arena.i32[HEADER.MTU] = state.mtu;
     if (state.up === (this.#arena.i32[HEADER.UP] === 1)) return;
     if (state.up) {
-      await this.#switchSockets(() => this.#openSockets(this.#port));
-      this.control.up();
+      const sockets = this.#openSockets(this.#port);
+      // Up in the same turn: what comes in at once must find control awake.
+      await this.#replaceSockets(sockets, () => this.control.up());
     } else {
       this.control.down();
-      await this.#switchSockets(() => undefined);
+      await this.#replaceSockets(undefined);
     }
     this.#log.verbose(state.up ? "interface up" : "interface down");
     this.#wakeControl();
@@ -327,9 +333,10 @@ export class Device implements SocketSettings {
     if (port === this.#port && port !== 0) return;
     if (this.#arena.i32[HEADER.UP] === 0) {
       this.#port = port;
-      return;
+      // The link may be up already, and only the port before was in use.
+      return await this.#followLink();
     }
-    await this.#switchSockets(() => this.#openSockets(port));
+    await this.#inTurn(() => this.#replaceSockets(this.#openSockets(port)));
     this.control.clearSources();
   }
 
@@ -350,16 +357,24 @@ export class Device implements SocketSettings {
     return openSockets(port, this.#fwmark);
   }
 
-  /** Puts new sockets, or none, in place of the present ones; one change at a time. */
-  #switchSockets(open: () => UdpSockets | undefined): Promise<void> {
-    const next = this.#switching.then(() => this.#replaceSockets(open));
-    this.#switching = next.catch(() => {});
+  /** Runs changes of link and sockets one after the other. */
+  #inTurn(change: () => Promise<void>): Promise<void> {
+    const next = this.#changing.then(change);
+    this.#changing = next.catch(() => {});
     return next;
   }
 
-  async #replaceSockets(open: () => UdpSockets | undefined): Promise<void> {
+  /**
+   * Puts new sockets, or none, in place of the present ones, which are closed
+   * once no worker uses them.
+   *
+   * @param published called when the workers may use them, in the same turn
+   */
+  async #replaceSockets(
+    sockets: UdpSockets | undefined,
+    published: () => void = () => {},
+  ): Promise<void> {
     const { i32 } = this.#arena;
-    const sockets = open();
     const old = this.#sockets;
     this.#sockets = sockets;
     if (sockets !== undefined) this.#port = sockets.port;
@@ -367,6 +382,7 @@ export class Device implements SocketSettings {
     i32[HEADER.SOCKET_FD] = sockets?.v6 ?? -1;
     i32[HEADER.SOCKET_FD + 1] = sockets?.v4 ?? -1;
     const generation = Atomics.add(i32, HEADER.SOCKETS_GENERATION, 1) + 1;
+    published();
     for (const i of this.#events.keys()) this.#signal(i);
     const taken = (): boolean =>
       Atomics.load(i32, HEADER.OUTBOUND_SOCKETS) === generation &&

@@ -23,6 +23,8 @@ import {
   StepError,
   unsupported,
 } from "../quick.ts";
+import { closeSockets, openSockets } from "../socket.ts";
+import { ERRNO, SysError } from "../sys/libc.ts";
 import { setDevice } from "../uapi_client.ts";
 import { formatSet, type PeerUpdate } from "../uapi_state.ts";
 import type { CommandContext } from "./context.ts";
@@ -65,6 +67,7 @@ export async function runCommand(ctx: CommandContext): Promise<number> {
   if (await linkExists(name)) {
     throw new CliError(`${name} exists already; wgd down ${name} removes it`);
   }
+  probePort(path, config.interface.listenPort ?? 0);
   const steps = plan(name, config, peers, deviceArguments(ctx.options));
   let interrupted = false;
   const onSignal = (): void => {
@@ -146,6 +149,19 @@ async function resolve(path: string, to: Endpoint): Promise<SocketAddress> {
     );
   }
   throw new CliError(`${path}: the endpoint ${to.host} has no address`);
+}
+
+/** Fails while nothing is touched yet if the port cannot be listened on. */
+function probePort(path: string, port: number): void {
+  if (port === 0) return;
+  try {
+    closeSockets(openSockets(port, 0));
+  } catch (error) {
+    if (!(error instanceof SysError) || error.errno !== ERRNO.EADDRINUSE) {
+      throw error;
+    }
+    throw new CliError(`${path}: ListenPort: UDP port ${port} is in use`);
+  }
 }
 
 async function linkExists(name: string): Promise<boolean> {
