@@ -138,6 +138,8 @@ export class IndexReader {
   findKeypair(index: number): number {
     const i32 = this.#i32;
     const wanted = index | 0;
+    // Records on their way out of the table hold 0: they must not match.
+    if (wanted === 0) return 0;
     let ref = i32[this.#buckets + (wanted & INDEX_MASK)];
     while (ref !== 0) {
       const number = ref >>> 1;

@@ -13,7 +13,6 @@ import { SeededRandom } from "../lib/selftest/random.ts";
 export const SHARED = {
   STOP: 0,
   LOOKUPS: 1,
-  UPDATES: 2,
   /** Index of stable keypair 1, 2, … */
   STABLE: 16,
   STABLE_COUNT: 128,

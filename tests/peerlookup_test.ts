@@ -259,8 +259,9 @@ for (const { sessions, keypairs } of CROWDS) {
         while (!replay.done) {
           // What was given out about now: some gone, most there, some to come.
           const near = replay.completed / updates * indices.length;
-          const wanted =
-            indices[Math.floor(near) - random.below(keypairs + 2)] ?? 9;
+          const recent = Math.floor(near) - random.below(keypairs + 2);
+          // Nobody has 0, though it is what a record holds that has none.
+          const wanted = random.below(4) === 0 ? 0 : indices[recent] ?? 9;
           const from = replay.completed;
           interruptions.allow(8);
           const keypair = reader.findKeypair(wanted);
@@ -417,7 +418,8 @@ Deno.test("a worker never misses a keypair that stays and never gets another's",
     spare.push(keypair);
   };
   let updates = 0;
-  for (; Atomics.load(shared, SHARED.LOOKUPS) < target; updates++) {
+  while (updates < 1_000 || Atomics.load(shared, SHARED.LOOKUPS) < target) {
+    updates++;
     const session = 1 + random.below(8);
     const keypair = random.below(3) === 0 ? spare.pop() : undefined;
     table.insertSession(session);
@@ -437,7 +439,7 @@ Deno.test("a worker never misses a keypair that stays and never gets another's",
   Atomics.store(shared, SHARED.STOP, 1);
   const { lookups, found, missed, mixedUp } = await report;
   assertEquals({ missed, mixedUp }, { missed: 0, mixedUp: 0 });
-  assert(found > 0 && updates > 1_000, `${found} ${updates} ${lookups}`);
+  assert(found > 0, `none of ${lookups} found`);
 });
 
 /** A worker that reads from now on; its report comes when it is told to stop. */
