@@ -24,6 +24,8 @@ export class EpochReader {
   /** From here on the worker may hold numbers of records. */
   enter(): void {
     Atomics.add(this.#i32, this.#word, 1);
+    // On arm64 plain loads may pass the store above, but not this load.
+    Atomics.load(this.#i32, this.#word);
   }
 
   /** From here on it holds none. */
