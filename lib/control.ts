@@ -40,7 +40,7 @@ import {
   outboundEvents,
   type Waker,
 } from "./queueing.ts";
-import { KEYPAIR, PEER, PEER_FLAG_PRESHARED_KEY, SESSION } from "./records.ts";
+import { KEYPAIR, PEER, PEER_FLAG_PRESHARED_KEY } from "./records.ts";
 
 /** Handshake messages handled before others have their turn: about 15 ms. */
 const HANDSHAKES_AT_ONCE = 16;

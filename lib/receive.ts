@@ -230,7 +230,7 @@ export class Inbound {
       i32[k + KEYPAIR.CONFIRMED] === 0
     ) {
       // Told before the packet is delivered: the answer to it must find the key.
-      i32[k + KEYPAIR.CONFIRMED] = 1;
+      Atomics.store(i32, k + KEYPAIR.CONFIRMED, 1);
       this.#post(peer, EVENT_KEY_CONFIRMED);
       this.#wakeControl();
     }

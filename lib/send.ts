@@ -354,9 +354,23 @@ export class Outbound {
     }
   }
 
-  /** The current keypair if it may still seal, or 0. */
+  /**
+   * The keypair to seal with, or 0: the current one, or the next one once it is
+   * confirmed. Control will promote that; but what answers the packet that
+   * confirmed it may be here first, and the far side may have no older key.
+   */
+  #sendingKeypair(peerWord: number): number {
+    const next = Atomics.load(this.#i32, peerWord + PEER.NEXT);
+    if (next !== 0) {
+      const word = this.#arena.keypair(next) + KEYPAIR.CONFIRMED;
+      if (Atomics.load(this.#i32, word) !== 0) return next;
+    }
+    return Atomics.load(this.#i32, peerWord + PEER.CURRENT);
+  }
+
+  /** The keypair to seal with if it may still do so, or 0. */
   #usableKeypair(peerWord: number): number {
-    const keypair = Atomics.load(this.#i32, peerWord + PEER.CURRENT);
+    const keypair = this.#sendingKeypair(peerWord);
     if (keypair === 0) return 0;
     const at = this.#arena.keypair(keypair);
     if (this.#i32[at + KEYPAIR.SENDING_VALID] === 0) return 0;

@@ -240,6 +240,7 @@ export class Timers {
     const { i32 } = this.#arena;
     const peerWord = this.#arena.peer(peer);
     Atomics.and(i32, peerWord + PEER.WATCHES, ~WATCH_DATA_SENT);
+    // Looked at after the watch ended: who arms it now tells.
     if (!newHandshakePending(this.#arena, peerWord)) return;
     const armedMs = stampMs(i32[peerWord + PEER.DATA_SENT_MS], nowMs);
     if (nowMs - armedMs < NEW_HANDSHAKE_TIMEOUT_MS) {
@@ -312,48 +313,39 @@ export class Timers {
     );
   }
 
+  /**
+   * Looks at `new_handshake` when it is due. A timer that is not pending any
+   * more is watched for its whole time, too: under traffic it is armed again at
+   * once, and would be told of again and again.
+   */
   #watchDataSent(session: number, nowMs: number): void {
     const peerWord = this.#peerWord(session);
-    Atomics.or(this.#arena.i32, peerWord + PEER.WATCHES, WATCH_DATA_SENT);
-    if (!newHandshakePending(this.#arena, peerWord)) {
-      // Not armed: the worker tells again. Once more, in case it just looked.
-      Atomics.and(this.#arena.i32, peerWord + PEER.WATCHES, ~WATCH_DATA_SENT);
-      if (!newHandshakePending(this.#arena, peerWord)) return;
-      Atomics.or(this.#arena.i32, peerWord + PEER.WATCHES, WATCH_DATA_SENT);
-    }
-    const at = this.#arena.session(session);
-    if (this.#arena.getF64(at + SESSION.NEW_HANDSHAKE_AT_F64) !== 0) return;
-    const armedMs = stampMs(
-      this.#arena.i32[peerWord + PEER.DATA_SENT_MS],
-      nowMs,
-    );
+    const field = SESSION.NEW_HANDSHAKE_AT_F64;
+    if (!this.#watch(session, WATCH_DATA_SENT, field)) return;
+    const { i32 } = this.#arena;
+    const armedMs = newHandshakePending(this.#arena, peerWord)
+      ? stampMs(i32[peerWord + PEER.DATA_SENT_MS], nowMs)
+      : nowMs;
     const dueMs = armedMs + NEW_HANDSHAKE_TIMEOUT_MS + this.#jitterMs();
-    this.#arm(session, SESSION.NEW_HANDSHAKE_AT_F64, dueMs);
+    this.#arm(session, field, dueMs);
   }
 
+  /** The same for the passive keepalive. */
   #watchDataReceived(session: number, nowMs: number): void {
     const peerWord = this.#peerWord(session);
-    Atomics.or(this.#arena.i32, peerWord + PEER.WATCHES, WATCH_DATA_RECEIVED);
-    if (!keepalivePending(this.#arena, peerWord)) {
-      Atomics.and(
-        this.#arena.i32,
-        peerWord + PEER.WATCHES,
-        ~WATCH_DATA_RECEIVED,
-      );
-      if (!keepalivePending(this.#arena, peerWord)) return;
-      Atomics.or(this.#arena.i32, peerWord + PEER.WATCHES, WATCH_DATA_RECEIVED);
-    }
-    const at = this.#arena.session(session);
-    if (this.#arena.getF64(at + SESSION.KEEPALIVE_AT_F64) !== 0) return;
-    const armedMs = stampMs(
-      this.#arena.i32[peerWord + PEER.DATA_RECEIVED_MS],
-      nowMs,
-    );
-    this.#arm(
-      session,
-      SESSION.KEEPALIVE_AT_F64,
-      armedMs + KEEPALIVE_TIMEOUT_MS,
-    );
+    const field = SESSION.KEEPALIVE_AT_F64;
+    if (!this.#watch(session, WATCH_DATA_RECEIVED, field)) return;
+    const { i32 } = this.#arena;
+    const armedMs = keepalivePending(this.#arena, peerWord)
+      ? stampMs(i32[peerWord + PEER.DATA_RECEIVED_MS], nowMs)
+      : nowMs;
+    this.#arm(session, field, armedMs + KEEPALIVE_TIMEOUT_MS);
+  }
+
+  /** Sets a watch; false when the timer's deadline stands already. */
+  #watch(session: number, bit: number, field: number): boolean {
+    Atomics.or(this.#arena.i32, this.#peerWord(session) + PEER.WATCHES, bit);
+    return this.#arena.getF64(this.#arena.session(session) + field) === 0;
   }
 
   #peerWord(session: number): number {

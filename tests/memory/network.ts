@@ -1,0 +1,7 @@
+/**
+ * Devices in memory on a virtual network: everything of this directory.
+ *
+ * @module
+ */
+export * from "./device.ts";
+export * from "./pair.ts";
