@@ -14,12 +14,24 @@
  *
  * @module
  */
+export type { ArenaLimits } from "./lib/arena.ts";
+export type { ObjectCounts } from "./lib/control.ts";
+export { COUNTER_NAMES, type CounterName } from "./lib/counters.ts";
+export type { AeadChoice } from "./lib/crypto/aead.ts";
 export {
   type DatagramChoice,
   Device,
   type DeviceOptions,
   type EndReason,
 } from "./lib/device.ts";
+export type { Cidr, SocketAddress } from "./lib/ip.ts";
 export { createLog, type Log, type LogLevel } from "./lib/log.ts";
-export { getDevice, listDevices, setDevice } from "./lib/uapi_client.ts";
+export {
+  getDevice,
+  listDevices,
+  setDevice,
+  type UapiClientOptions,
+} from "./lib/uapi_client.ts";
+export type { SocketSettings } from "./lib/uapi_device.ts";
+export type { DeviceState, PeerState } from "./lib/uapi_state.ts";
 export { VERSION } from "./lib/version.ts";

@@ -41,9 +41,13 @@ export interface DeviceOptions {
   readonly uapiFd?: number;
   /** Data threads: 0 works on this one, 1 one for both directions, 2 one each. */
   readonly threads?: number;
+  /** What seals and opens packets. */
   readonly crypto?: AeadChoice;
+  /** How datagrams are moved. */
   readonly datagrams?: DatagramChoice;
+  /** How many peers, routes and sessions there is room for. */
   readonly limits?: ArenaLimits;
+  /** Where errors and events are told. */
   readonly log: Log;
 }
 
@@ -62,8 +66,9 @@ const CORES_FOR_TWO_THREADS = 4;
 
 /** A running device. */
 export class Device implements SocketSettings {
+  /** Name that the interface was made with. */
   readonly name: string;
-  readonly control: Control;
+  readonly #control: Control;
   readonly #arena: Arena;
   readonly #options: DeviceOptions;
   readonly #log: Log;
@@ -126,7 +131,7 @@ export class Device implements SocketSettings {
     this.#plain = options.datagrams === "plain"
       ? new PlainDatagrams(this.#arena, () => this.#signal(0))
       : undefined;
-    this.control = new Control({
+    this.#control = new Control({
       arena: this.#arena,
       fillRandom: (bytes) => crypto.getRandomValues(bytes),
       wallMs,
@@ -147,7 +152,7 @@ export class Device implements SocketSettings {
 
   /** Live objects. */
   objects(): ObjectCounts {
-    return this.control.objects();
+    return this.#control.objects();
   }
 
   /** What was dropped, and why. */
@@ -170,9 +175,9 @@ export class Device implements SocketSettings {
   }
 
   #listen(): Promise<UapiServer> {
-    const uapi = new UapiDevice(this.control, this);
+    const uapi = new UapiDevice(this.#control, this);
     const serve = async (connection: UapiConnection): Promise<void> => {
-      using _hold = this.control.peers.hold();
+      using _hold = this.#control.peers.hold();
       await serveUapi(connection, uapi, uapi);
       this.#wakeControl();
     };
@@ -267,7 +272,7 @@ export class Device implements SocketSettings {
         i32,
         HEADER.CONTROL_WAKE,
         wake,
-        this.control.sleepMs(),
+        this.#control.sleepMs(),
       );
       if (wait.async) await wait.value;
     }
@@ -279,7 +284,7 @@ export class Device implements SocketSettings {
       this.#followLink().catch((error) => this.#log.error(String(error)));
     }
     if (i32[HEADER.TUN_GONE] === 1) this.#ended.resolve("interface removed");
-    return this.control.pump();
+    return this.#control.pump();
   }
 
   /** Ends control's sleep: something changed that it decides on. */
@@ -307,9 +312,9 @@ export class Device implements SocketSettings {
     if (state.up) {
       const sockets = this.#openSockets(this.#port);
       // Up in the same turn: what comes in at once must find control awake.
-      await this.#replaceSockets(sockets, () => this.control.up());
+      await this.#replaceSockets(sockets, () => this.#control.up());
     } else {
-      this.control.down();
+      this.#control.down();
       await this.#replaceSockets(undefined);
     }
     this.#log.verbose(state.up ? "interface up" : "interface down");
@@ -337,7 +342,7 @@ export class Device implements SocketSettings {
       return await this.#followLink();
     }
     await this.#inTurn(() => this.#replaceSockets(this.#openSockets(port)));
-    this.control.clearSources();
+    this.#control.clearSources();
   }
 
   /** See {@link SocketSettings}. */
@@ -346,7 +351,7 @@ export class Device implements SocketSettings {
       throw new SysError("fwmark with plain datagrams", ERRNO.EOPNOTSUPP);
     }
     if (this.#sockets !== undefined) setMark(this.#sockets, mark);
-    if (mark !== this.#fwmark) this.control.clearSources();
+    if (mark !== this.#fwmark) this.#control.clearSources();
     this.#fwmark = mark;
   }
 
@@ -401,7 +406,7 @@ export class Device implements SocketSettings {
     if (this.#closing) return;
     this.#closing = true;
     this.#ended.resolve("closed");
-    this.control.close();
+    this.#control.close();
     await this.#letGo();
     await this.#cleanup.disposeAsync();
     if (this.#sockets !== undefined) closeSockets(this.#sockets);
@@ -413,7 +418,7 @@ export class Device implements SocketSettings {
   async #letGo(): Promise<void> {
     const giveUpMs = bootMs() + STOP_TIMEOUT_MS;
     while (!isEmpty(this.objects()) && bootMs() < giveUpMs) {
-      this.control.pump();
+      this.#control.pump();
       await new Promise((resolve) => setTimeout(resolve, 1));
     }
     const left = JSON.stringify(this.objects());

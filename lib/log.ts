@@ -6,13 +6,13 @@
  */
 
 /** Levels: each includes those before it. */
-export const LOG_LEVELS = ["silent", "error", "verbose"] as const;
-/** One of {@link LOG_LEVELS}. */
-export type LogLevel = (typeof LOG_LEVELS)[number];
+export type LogLevel = "silent" | "error" | "verbose";
 
 /** Writes lines. */
 export interface Log {
+  /** What went wrong. */
   error(text: string): void;
+  /** What happened. */
   verbose(text: string): void;
 }
 

@@ -12,11 +12,13 @@ const IF_NAMESIZE = 16;
 
 /** The settings that belong to the sockets. */
 export interface SocketSettings {
+  /** Port listened on, or to be; 0: any. */
   readonly listenPort: number;
+  /** Mark of what leaves; 0: none. */
   readonly fwmark: number;
-  /** @throws SysError */
+  /** Listens on another port. @throws SysError EADDRINUSE and others */
   setListenPort(port: number): Promise<void>;
-  /** @throws SysError */
+  /** Marks what leaves. @throws SysError EPERM and others */
   setFwmark(mark: number): void;
 }
 
