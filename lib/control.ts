@@ -10,22 +10,15 @@ import type { AllowedIps } from "./allowedips.ts";
 import { type Arena, HEADER } from "./arena.ts";
 import { constantTimeEqual, wipe } from "./crypto/bytes.ts";
 import { publicKey } from "./crypto/x25519.ts";
+import { clearSource, fillEndpoint, writeEndpoint } from "./endpoint.ts";
 import {
-  clearSource,
-  describeEndpoint,
-  type EndpointAddress,
-  fillEndpoint,
-  readEndpoint,
-  writeEndpoint,
-} from "./endpoint.ts";
-import {
-  PUBLIC_KEY_LEN,
   REJECT_AFTER_TIME_MS,
   REKEY_AFTER_MESSAGES_HI,
   REKEY_AFTER_TIME_MS,
 } from "./messages.ts";
 import { makeParts, type Parts } from "./parts.ts";
 import type { Peers } from "./peer.ts";
+import { PeerFields } from "./peer_fields.ts";
 import type { FillRandom } from "./peerlookup.ts";
 import {
   COMMAND_DROP_STAGED,
@@ -40,7 +33,7 @@ import {
   outboundEvents,
   type Waker,
 } from "./queueing.ts";
-import { KEYPAIR, PEER, PEER_FLAG_PRESHARED_KEY } from "./records.ts";
+import { KEYPAIR, PEER } from "./records.ts";
 
 /** Handshake messages handled before others have their turn: about 15 ms. */
 const HANDSHAKES_AT_ONCE = 16;
@@ -81,7 +74,7 @@ export interface ObjectCounts {
 }
 
 /** The control side of one device. */
-export class Control {
+export class Control extends PeerFields {
   readonly #arena: Arena;
   readonly #o: ControlOptions;
   readonly #p: Parts;
@@ -92,6 +85,7 @@ export class Control {
 
   constructor(options: ControlOptions) {
     const { arena, fillRandom } = options;
+    super(arena);
     this.#o = options;
     this.#arena = arena;
     this.#outboundEvents = outboundEvents(arena);
@@ -401,27 +395,6 @@ export class Control {
     this.#o.outbound.wake();
   }
 
-  /** The peer's public key. */
-  publicKeyOf(peer: number): Uint8Array {
-    const word = this.#arena.peer(peer) + PEER.PUBLIC_KEY;
-    return this.#arena.bytes(word, PUBLIC_KEY_LEN).slice();
-  }
-
-  /** The peer's preshared key, 32 zeros if it has none. */
-  presharedKeyOf(peer: number): Uint8Array {
-    const word = this.#arena.peer(peer) + PEER.PRESHARED_KEY;
-    return this.#arena.bytes(word, PUBLIC_KEY_LEN).slice();
-  }
-
-  /** Sets the preshared key, 32 zeros for none; the next handshake uses it. */
-  setPresharedKey(peer: number, key: Uint8Array): void {
-    const at = this.#arena.peer(peer);
-    this.#arena.u8.set(key, (at + PEER.PRESHARED_KEY) * 4);
-    if (key.some((byte) => byte !== 0)) {
-      this.#arena.i32[at + PEER.FLAGS] |= PEER_FLAG_PRESHARED_KEY;
-    } else this.#arena.i32[at + PEER.FLAGS] &= ~PEER_FLAG_PRESHARED_KEY;
-  }
-
   /** Sets the endpoint; the sticky source is forgotten. */
   setEndpoint(
     peer: number,
@@ -433,18 +406,6 @@ export class Control {
     fillEndpoint(this.#arena, block, address, port, scope);
     writeEndpoint(this.#arena, this.#arena.peer(peer), block);
     this.#p.handshakes.answerAsked(peer);
-  }
-
-  /** The present endpoint, or undefined. */
-  endpointOf(peer: number): EndpointAddress | undefined {
-    const block = HEADER.SCRATCH_ENDPOINT;
-    readEndpoint(this.#arena, this.#arena.peer(peer), block);
-    return describeEndpoint(this.#arena, block);
-  }
-
-  /** Seconds, 0: off. */
-  persistentKeepaliveOf(peer: number): number {
-    return this.#arena.i32[this.#arena.peer(peer) + PEER.PERSISTENT_KEEPALIVE];
   }
 
   /** Sets the interval in seconds, 0: off. Turned on, it sends one at once. */
@@ -471,25 +432,6 @@ export class Control {
   /** Called at the end of a change of the peer: what is staged may go now. */
   peerDone(peer: number): void {
     if (this.#up) this.#command(peer, COMMAND_FLUSH);
-  }
-
-  /** Wall clock of the last handshake in ms, 0: never. */
-  lastHandshakeMs(peer: number): number {
-    return this.#arena.getF64(
-      this.#arena.peer(peer) + PEER.LAST_HANDSHAKE_F64,
-    );
-  }
-
-  /** Bytes of WireGuard messages sent to the peer. */
-  txBytes(peer: number): number {
-    return this.#arena.getF64(this.#arena.peer(peer) + PEER.TX_BYTES_F64);
-  }
-
-  /** Bytes of authentic WireGuard messages received from the peer. */
-  rxBytes(peer: number): number {
-    const at = this.#arena.peer(peer);
-    return this.#arena.getF64(at + PEER.RX_BYTES_F64) +
-      this.#arena.getF64(at + PEER.RX_BYTES_CONTROL_F64);
   }
 
   /** Forgets all sticky sources: the port or mark changed. */

@@ -4,7 +4,9 @@
  *
  * @module
  */
+import { aeadSelftest } from "./aead.ts";
 import { allowedIpsSelftest } from "./allowedips.ts";
+import { queueingSelftest } from "./queueing.ts";
 import { rateLimiterSelftest } from "./ratelimiter.ts";
 import { replaySelftest } from "./replay.ts";
 
@@ -19,4 +21,6 @@ export const selftests: readonly Selftest[] = [
   { name: "allowed IPs", run: allowedIpsSelftest },
   { name: "replay counter", run: replaySelftest },
   { name: "rate limiter", run: rateLimiterSelftest },
+  { name: "MPSC queue", run: queueingSelftest },
+  { name: "AEAD", run: aeadSelftest },
 ];
