@@ -23,6 +23,7 @@ export {
   Device,
   type DeviceOptions,
   type EndReason,
+  type OffloadChoice,
 } from "./lib/device.ts";
 export type { Cidr, SocketAddress } from "./lib/ip.ts";
 export { createLog, type Log, type LogLevel } from "./lib/log.ts";

@@ -39,6 +39,11 @@ export const DEFAULT_LIMITS: ArenaLimits = {
 /** Most packets that one pass of a worker reads, seals or opens, and writes. */
 export const BATCH = 64;
 
+/** Most packets that one call of the AEAD seals or opens. */
+export const CHAIN_MAX = 512;
+/** Bytes of the area where outbound lays out the segments of super-packets. */
+export const SEGMENTS_BYTES = 1 << 20;
+
 /**
  * A slot holds one packet of any size, with room before and after it. The odd
  * 192 bytes spread the slots over the sets of the caches.
@@ -132,6 +137,7 @@ export interface ArenaLayout {
   readonly work: number;
   readonly rxSlots: number;
   readonly txSlots: number;
+  readonly segments: number;
   /** One word for each tx slot: the next of its list. */
   readonly txSlotLinks: number;
   /** One word for each tx slot: bytes of payload. */
@@ -173,6 +179,7 @@ function layoutOf(limits: ArenaLimits): ArenaLayout {
     work: region(THREADS * WORK_BYTES / 4),
     rxSlots: region(BATCH * slotWords),
     txSlots: region((limits.txSlots + 1) * slotWords),
+    segments: region(SEGMENTS_BYTES / 4),
     txSlotLinks: region(limits.txSlots + 1),
     txSlotLengths: region(limits.txSlots + 1),
     indexBuckets: region(INDEX_BUCKETS),

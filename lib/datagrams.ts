@@ -16,6 +16,7 @@ import {
 import { AF_INET, AF_INET6, isMapped } from "./endpoint.ts";
 import type { DatagramReceiver, DatagramSender } from "./io.ts";
 import { ENDPOINT } from "./records.ts";
+import { SegmentWalk } from "./segments.ts";
 import { ERRNO, errno, libc } from "./sys/libc.ts";
 import {
   ArenaMemory,
@@ -37,10 +38,16 @@ const IPV6_TCLASS = 67;
 const IPV6_PKTINFO = 50;
 const IN6_PKTINFO_BYTES = 20;
 const DS_BYTES = 4;
+const SOL_UDP = 17;
+const UDP_SEGMENT = 103;
+const UDP_GRO = 104;
+const SEGMENT_BYTES = 2;
 const CONTROL_BYTES = 128;
 const MSG_DONTWAIT = 0x40;
 const MSG_TRUNC = 0x20;
 const POLLOUT = 4;
+/** Messages received at once: each may be many datagrams. */
+const RECEIVE_MAX = 16;
 /** How long a full socket may hold up a batch before it is dropped. */
 const SEND_WAIT_MS = 100;
 
@@ -107,11 +114,21 @@ export class BatchedSender implements DatagramSender {
   readonly #fds = new Int32Array(BATCH);
   readonly #hasSource = new Uint8Array(BATCH);
   readonly #ds = new Uint8Array(BATCH);
+  readonly #sizes = new Int32Array(BATCH);
+  readonly #offsets = new Float64Array(BATCH);
+  readonly #walk = new SegmentWalk();
   readonly #pollfd = new Int32Array(2);
   #count = 0;
+  #segments: boolean;
 
-  constructor(arena: Arena, scratch: number) {
+  /** @param segments whether to try UDP_SEGMENT */
+  constructor(arena: Arena, scratch: number, segments: boolean) {
     this.#batch = new Batch(arena, scratch);
+    this.#segments = segments;
+  }
+
+  get segments(): boolean {
+    return this.#segments;
   }
 
   get endpointWord(): number {
@@ -122,11 +139,13 @@ export class BatchedSender implements DatagramSender {
     return this.#count;
   }
 
-  add(offset: number, length: number, ds: number): void {
+  add(offset: number, length: number, ds: number, size: number): void {
     const b = this.#batch;
     const i = this.#count++;
     b.memory.setIovec(b.iovec(i), offset, length);
     this.#ds[i] = ds;
+    this.#sizes[i] = size;
+    this.#offsets[i] = offset;
     this.#address(i);
   }
 
@@ -160,9 +179,23 @@ export class BatchedSender implements DatagramSender {
       case ERRNO.EAGAIN:
         if (this.#waitWritable(fd)) return i;
         break;
+      case ERRNO.EIO:
+        // The device cannot do the checksums of segments: never again.
+        if (this.#sizes[i] !== 0) {
+          this.#segments = false;
+          this.errors[i] = this.#sendSingly(fd, i);
+          return i + 1;
+        }
+        break;
+      case ERRNO.EMSGSIZE:
       case ERRNO.EINVAL:
       case ERRNO.ENETUNREACH:
       case ERRNO.EADDRNOTAVAIL:
+        // A segment is longer than the route's MTU: one by one, in fragments.
+        if (this.#sizes[i] !== 0) {
+          this.errors[i] = this.#sendSingly(fd, i);
+          return i + 1;
+        }
         // The sticky source is no address of ours any more: IPv6 says EINVAL,
         // IPv4 too, or ENETUNREACH as Linux 6.18 does.
         if (this.#hasSource[i] !== 0) {
@@ -179,6 +212,24 @@ export class BatchedSender implements DatagramSender {
     }
     this.errors[i] = number;
     return i + 1;
+  }
+
+  /** Sends each datagram of message i by itself. @returns 0, or an error number */
+  #sendSingly(fd: number, i: number): number {
+    const b = this.#batch;
+    const size = this.#sizes[i];
+    const iovec = b.iovec(i);
+    const offset = this.#offsets[i];
+    const walk = this.#walk.start(offset, b.i32[iovec + 2], size);
+    this.#sizes[i] = 0;
+    this.#control(i, this.#isV4(i));
+    let error = 0;
+    while (walk.next()) {
+      b.memory.setIovec(iovec, walk.offset, walk.length);
+      for (let done = i; done === i;) done = this.#sendRun(fd, i, i + 1);
+      error ||= this.errors[i];
+    }
+    return error;
   }
 
   #waitWritable(fd: number): boolean {
@@ -255,6 +306,11 @@ export class BatchedSender implements DatagramSender {
         at += cmsgSpace(IN6_PKTINFO_BYTES) / 4;
       }
     }
+    if (this.#sizes[i] !== 0) {
+      b.memory.setCmsg(at, SOL_UDP, UDP_SEGMENT, SEGMENT_BYTES);
+      b.i32[at + CMSGHDR_BYTES / 4] = this.#sizes[i];
+      at += cmsgSpace(SEGMENT_BYTES) / 4;
+    }
     b.i32[b.header(i) + MMSGHDR.CONTROL_LENGTH] = (at - control) * 4;
     b.i32[b.header(i) + MMSGHDR.CONTROL_LENGTH + 1] = 0;
   }
@@ -264,6 +320,7 @@ export class BatchedSender implements DatagramSender {
 export class BatchedReceiver implements DatagramReceiver {
   readonly #batch: Batch;
   readonly #slots: number;
+  readonly #sizes = new Int32Array(BATCH);
   /** Which of the two sockets is read first: they take turns. */
   #turn = 0;
 
@@ -290,7 +347,7 @@ export class BatchedReceiver implements DatagramReceiver {
       const n = libc().recvmmsg(
         fd,
         this.#batch.pointers[0],
-        BATCH,
+        RECEIVE_MAX,
         MSG_DONTWAIT,
         null,
       );
@@ -311,6 +368,10 @@ export class BatchedReceiver implements DatagramReceiver {
   length(i: number): number {
     const header = this.#batch.header(i);
     return this.#batch.i32[header + MMSGHDR.MESSAGE_LENGTH];
+  }
+
+  size(i: number): number {
+    return this.#sizes[i];
   }
 
   endpointWordOf(i: number): number {
@@ -349,6 +410,7 @@ export class BatchedReceiver implements DatagramReceiver {
 
   #source(i: number, at: number): void {
     const { i32 } = this.#batch;
+    this.#sizes[i] = 0;
     const control = this.#batch.control(i);
     const end = control +
       i32[this.#batch.header(i) + MMSGHDR.CONTROL_LENGTH] / 4;
@@ -365,6 +427,9 @@ export class BatchedReceiver implements DatagramReceiver {
         i32[at + ENDPOINT.SOURCE + 2] = 0xffff0000 | 0;
         i32[at + ENDPOINT.SOURCE + 3] = i32[data + 1];
         i32[at + ENDPOINT.IFINDEX] = i32[data];
+      }
+      if (i32[c + 2] === SOL_UDP && i32[c + 3] === UDP_GRO) {
+        this.#sizes[i] = i32[data];
       }
       c += Math.max(CMSGHDR_BYTES, Math.ceil(bytes / 8) * 8) / 4;
     }

@@ -105,7 +105,9 @@ export class PlainDatagrams implements DatagramSender, DatagramReceiver {
     return this.#batch.length;
   }
 
-  add(offset: number, length: number, _ds: number): void {
+  readonly segments = false;
+
+  add(offset: number, length: number, _ds: number, _size: number): void {
     const to = describeEndpoint(this.#arena, this.endpointWord);
     this.#batch.push({
       bytes: new Uint8Array(this.#arena.u8.subarray(offset, offset + length)),
@@ -154,6 +156,10 @@ export class PlainDatagrams implements DatagramSender, DatagramReceiver {
 
   length(i: number): number {
     return this.#lengths[i];
+  }
+
+  size(_i: number): number {
+    return 0;
   }
 
   endpointWordOf(i: number): number {

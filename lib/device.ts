@@ -31,6 +31,9 @@ import type { WorkerReport } from "./worker.ts";
 /** How datagrams are moved. */
 export type DatagramChoice = "batched" | "plain";
 
+/** Which super-packets are used: of the TUN (TSO, USO), of UDP (GSO, GRO). */
+export type OffloadChoice = "auto" | "tun" | "udp" | "none";
+
 /** How a device is made. */
 export interface DeviceOptions {
   /** Name of the interface to create; ignored with `tunFd`. */
@@ -45,6 +48,8 @@ export interface DeviceOptions {
   readonly crypto?: AeadChoice;
   /** How datagrams are moved. */
   readonly datagrams?: DatagramChoice;
+  /** Which super-packets are used. */
+  readonly offload?: OffloadChoice;
   /** How many peers, routes and sessions there is room for. */
   readonly limits?: ArenaLimits;
   /** Where errors and events are told. */
@@ -73,6 +78,7 @@ export class Device implements SocketSettings {
   readonly #options: DeviceOptions;
   readonly #log: Log;
   readonly #tun: TunHandle;
+  readonly #segments: boolean;
   readonly #links: LinkWatch;
   readonly #cleanup = new AsyncDisposableStack();
   readonly #events: number[] = [];
@@ -104,9 +110,11 @@ export class Device implements SocketSettings {
   private constructor(options: DeviceOptions) {
     this.#options = options;
     this.#log = options.log;
+    const { offload = "auto" } = options;
+    this.#segments = offload === "auto" || offload === "udp";
     using undo = new DisposableStack();
     this.#tun = options.tunFd === undefined
-      ? createTun(options.name)
+      ? createTun(options.name, offload === "auto" || offload === "tun")
       : adoptTun(options.tunFd);
     undo.defer(() => void libc().close(this.#tun.fd));
     this.name = this.#tun.name;
@@ -203,10 +211,11 @@ export class Device implements SocketSettings {
         limits: this.#arena.limits,
         memory: this.#arena.memory,
         role,
-        tunFd: this.#tun.fd,
+        tun: { fd: this.#tun.fd, offloads: this.#tun.offloads },
         eventFd: this.#events[i],
         linkFd: this.#links.fd,
         crypto: this.#options.crypto ?? "auto",
+        segments: this.#segments,
       };
       if (threads === 0) {
         const loop = new Loop(options, this.#plain);
@@ -359,7 +368,7 @@ export class Device implements SocketSettings {
     if (this.#plain !== undefined) {
       return { v6: -1, v4: -1, port: this.#plain.open(port) };
     }
-    return openSockets(port, this.#fwmark);
+    return openSockets(port, this.#fwmark, this.#segments);
   }
 
   /** Runs changes of link and sockets one after the other. */

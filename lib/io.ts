@@ -6,8 +6,29 @@
  * @module
  */
 
+/** Takes packets as vectors; the vnet header is part of the first piece. */
+export interface VectorWriter {
+  /** Adds a piece. */
+  append(offset: number, length: number): void;
+  /** Writes what was added as one packet. @returns 0, or an error number */
+  write(): number;
+}
+
+/** What an interface takes and gives whole, to be cut by others. */
+export interface TunOffloads {
+  readonly tcp: boolean;
+  readonly udp: boolean;
+}
+
 /** The interface's side of the tunnel. */
 export interface TunPort {
+  /**
+   * Super-packets, if the interface has them: then a vnet header
+   * (lib/segments) goes right before each packet.
+   */
+  readonly offloads: TunOffloads | undefined;
+  /** Writes packets with their vnet headers, in pieces. */
+  readonly vector: VectorWriter;
   /**
    * Reads one packet to `offset`.
    *
@@ -22,8 +43,15 @@ export interface TunPort {
 export interface DatagramSender {
   /** Word of the endpoint block of the message that `add` adds next. */
   readonly endpointWord: number;
-  /** Adds a message to the endpoint written at `endpointWord`. `ds`: its DS field. */
-  add(offset: number, length: number, ds: number): void;
+  /** Whether one message may hold many datagrams. */
+  readonly segments: boolean;
+  /**
+   * Adds a message to the endpoint written at `endpointWord`.
+   *
+   * @param ds its DS field
+   * @param size bytes of each of its datagrams but the last; 0: it is one
+   */
+  add(offset: number, length: number, ds: number, size: number): void;
   /** Messages added since the last flush. */
   readonly count: number;
   /**
@@ -43,6 +71,8 @@ export interface DatagramReceiver {
   offset(i: number): number;
   /** Bytes of message i; 0 if it was cut short. */
   length(i: number): number;
+  /** Bytes of each datagram of message i but the last; 0: it is one. */
+  size(i: number): number;
   /** Word of the endpoint block of message i: source and sticky source. */
   endpointWordOf(i: number): number;
 }

@@ -10,7 +10,7 @@ import { AllowedIpsReader } from "./allowedips.ts";
 import {
   Arena,
   type ArenaLimits,
-  BATCH,
+  CHAIN_MAX,
   HEADER,
   THREAD_INBOUND,
   THREAD_OUTBOUND,
@@ -23,6 +23,7 @@ import {
   type AeadChoice,
   createAead,
 } from "./crypto/aead.ts";
+import { createChecksum } from "./crypto/checksum.ts";
 import {
   BatchedReceiver,
   BatchedSender,
@@ -34,7 +35,7 @@ import { controlWaker } from "./queueing.ts";
 import { Inbound } from "./receive.ts";
 import { Outbound } from "./send.ts";
 import { bootMs, libc } from "./sys/libc.ts";
-import { Tun } from "./tun.ts";
+import { Tun, type TunHandle } from "./tun.ts";
 
 /** Sides that one loop drives. */
 export type Role = "outbound" | "inbound" | "both";
@@ -44,12 +45,14 @@ export interface LoopOptions {
   readonly limits: ArenaLimits;
   readonly memory: WebAssembly.Memory;
   readonly role: Role;
-  readonly tunFd: number;
+  readonly tun: Pick<TunHandle, "fd" | "offloads">;
   /** Wakes this loop. */
   readonly eventFd: number;
   /** Readable when the state of some link changed; -1 where not watched. */
   readonly linkFd: number;
   readonly crypto: AeadChoice;
+  /** Whether to send and receive many datagrams in one message. */
+  readonly segments: boolean;
 }
 
 /** Where the datagrams go, if not by system calls in batches. */
@@ -60,7 +63,7 @@ export interface Datagrams {
 
 /** Places in a thread's scratch area, in bytes; the AEAD's own comes first. */
 const DESCRIPTORS_AT = AEAD_WORK_BYTES;
-const DATAGRAMS_AT = DESCRIPTORS_AT + BATCH * AEAD_DESCRIPTOR_WORDS * 4;
+const DATAGRAMS_AT = DESCRIPTORS_AT + CHAIN_MAX * AEAD_DESCRIPTOR_WORDS * 4;
 const TUN_AT = DATAGRAMS_AT + DATAGRAMS_SCRATCH_BYTES;
 bug(TUN_AT + Tun.SCRATCH_BYTES <= WORK_BYTES, "scratch areas fit");
 
@@ -98,14 +101,15 @@ export class Loop {
       arena,
       allowedIps,
       control: this.#control,
-      tun: new Tun(arena, options.tunFd, arena.work(thread) + TUN_AT),
+      tun: new Tun(arena, options.tun, arena.work(thread) + TUN_AT),
+      checksum: createChecksum(arena.memory),
       aead: createAead(arena.memory, arena.work(thread), options.crypto),
       descriptors: arena.work(thread) + DESCRIPTORS_AT,
     });
     const scratch = (thread: number) => arena.work(thread) + DATAGRAMS_AT;
     if (options.role !== "inbound") {
       const sender = datagrams?.sender ??
-        new BatchedSender(arena, scratch(THREAD_OUTBOUND));
+        new BatchedSender(arena, scratch(THREAD_OUTBOUND), options.segments);
       this.#outbound = new Outbound({ ...parts(THREAD_OUTBOUND), sender });
     }
     if (options.role !== "outbound") {
@@ -121,7 +125,7 @@ export class Loop {
     for (let i = 0; i < POLLFDS; i++) this.#watch(i, -1);
     this.#watch(EVENT, options.eventFd);
     if (this.#outbound !== undefined) {
-      this.#watch(TUN, options.tunFd);
+      this.#watch(TUN, options.tun.fd);
       this.#watch(LINK, options.linkFd);
     }
   }

@@ -10,12 +10,13 @@ import { noteDataReceived, noteReceived } from "./activity.ts";
 import type { AllowedIpsReader } from "./allowedips.ts";
 import {
   type Arena,
-  BATCH,
+  CHAIN_MAX,
   HANDSHAKES_RING_CAPACITY,
   HEADER,
   MESSAGE_ENTRY,
   THREAD_INBOUND,
 } from "./arena.ts";
+import { Coalescer } from "./coalesce.ts";
 import { COUNT, Counters } from "./counters.ts";
 import {
   type Aead,
@@ -27,6 +28,7 @@ import {
   AEAD_LENGTH,
   AEAD_OK,
 } from "./crypto/aead.ts";
+import type { Checksum } from "./crypto/checksum.ts";
 import { sameEndpoint, writeEndpoint } from "./endpoint.ts";
 import { EpochReader } from "./epoch.ts";
 import type { DatagramReceiver, TunPort } from "./io.ts";
@@ -52,6 +54,7 @@ import {
 } from "./queueing.ts";
 import { ENDPOINT, KEYPAIR, PEER } from "./records.ts";
 import { counterValidate } from "./replay.ts";
+import { SegmentWalk } from "./segments.ts";
 
 const IPV4_HEADER_MIN = 20;
 const IPV4_LENGTH = 2;
@@ -68,7 +71,8 @@ export interface InboundParts {
   readonly tun: TunPort;
   readonly receiver: DatagramReceiver;
   readonly aead: Aead;
-  /** Byte offset of BATCH descriptors for `aead`. */
+  readonly checksum: Checksum;
+  /** Byte offset of CHAIN_MAX descriptors for `aead`. */
   readonly descriptors: number;
   readonly control: Waker;
 }
@@ -85,8 +89,12 @@ export class Inbound {
   readonly #handshakes: MessageRing;
   readonly #epoch: EpochReader;
   /** Message and keypair of each data message of the batch. */
-  readonly #messages = new Int32Array(BATCH);
-  readonly #keypairs = new Int32Array(BATCH);
+  readonly #messages = new Int32Array(CHAIN_MAX);
+  readonly #keypairs = new Int32Array(CHAIN_MAX);
+  #count = 0;
+  readonly #walk = new SegmentWalk();
+  /** Merges what the interface takes whole; undefined where it does not. */
+  readonly #coalescer: Coalescer | undefined;
   #nowMs = 0;
   #tell = false;
 
@@ -106,6 +114,10 @@ export class Inbound {
       HANDSHAKES_RING_CAPACITY,
     );
     this.#epoch = new EpochReader(arena, HEADER.INBOUND_EPOCH);
+    const { offloads, vector } = parts.tun;
+    this.#coalescer = offloads?.tcp
+      ? new Coalescer(arena, parts.checksum, vector, offloads.udp)
+      : undefined;
   }
 
   /**
@@ -114,60 +126,71 @@ export class Inbound {
    * @returns whether there may be more at once
    */
   pump(nowMs: number): boolean {
-    const { receiver, aead, descriptors } = this.#parts;
+    const { receiver } = this.#parts;
     this.#nowMs = nowMs;
     const received = receiver.receive();
     if (received <= 0) {
       if (received < 0) this.#counters.add(COUNT.rx_receive_failed);
       return false;
     }
-    this.#counters.add(COUNT.rx_packets, received);
     this.#epoch.enter();
-    let n = 0;
-    for (let i = 0; i < received; i++) if (this.#sort(i, n)) n++;
-    if (n > 0) aead.open(descriptors, n);
-    for (let j = 0; j < n; j++) this.#consume(j);
+    const walk = this.#walk;
+    for (let i = 0; i < received; i++) {
+      const length = receiver.length(i);
+      // Empty or cut short: a walk would see nothing to count.
+      if (length === 0) this.#sort(i, receiver.offset(i), 0);
+      walk.start(receiver.offset(i), length, receiver.size(i));
+      while (walk.next()) this.#sort(i, walk.offset, walk.length);
+    }
+    this.#open();
+    if (this.#coalescer !== undefined && this.#coalescer.flush() !== 0) {
+      this.#counters.add(COUNT.rx_tun_write_failed);
+    }
     this.#epoch.leave();
     this.#wakeControl();
-    return received === BATCH;
+    return received > 0;
   }
 
   /**
-   * Looks at message `i`: data becomes descriptor `n`, a handshake goes to
+   * Looks at a datagram of message `i`: data goes into the chain, a handshake to
    * control, and the rest is dropped.
-   *
-   * @returns whether it became a descriptor
    */
-  #sort(i: number, n: number): boolean {
-    const { receiver, descriptors, indexTable } = this.#parts;
-    const u32 = this.#u32;
-    const at = receiver.offset(i);
-    const length = receiver.length(i);
+  #sort(i: number, at: number, length: number): void {
+    this.#counters.add(COUNT.rx_packets);
     const type = length < DATA.receiver
       ? 0
       : messageType(this.#readWord(at), length);
     if (type !== MESSAGE_DATA) {
       if (type === 0) this.#counters.add(COUNT.rx_invalid_message);
       else this.#queueHandshake(i, at, length);
-      return false;
+      return;
     }
-    const keypair = indexTable.findKeypair(this.#readWord(at + DATA.receiver));
-    if (keypair === 0) {
-      this.#counters.add(COUNT.rx_unknown_index);
-      return false;
-    }
+    const index = this.#readWord(at + DATA.receiver);
+    const keypair = this.#parts.indexTable.findKeypair(index);
+    if (keypair === 0) return this.#counters.add(COUNT.rx_unknown_index);
     const k = this.#arena.keypair(keypair);
-    if (!this.#mayReceive(k)) {
-      this.#counters.add(COUNT.rx_key_expired);
-      return false;
-    }
-    const d = descriptors / 4 + n * AEAD_DESCRIPTOR_WORDS;
+    if (!this.#mayReceive(k)) return this.#counters.add(COUNT.rx_key_expired);
+    const u32 = this.#u32;
+    const d = this.#descriptor(this.#count);
     u32[d + AEAD_DATA] = at + DATA.end;
     u32[d + AEAD_LENGTH] = length - DATA_OVERHEAD;
     u32[d + AEAD_KEY] = (k + KEYPAIR.RECEIVE_KEY) * 4;
-    this.#messages[n] = i;
-    this.#keypairs[n] = keypair;
-    return true;
+    this.#messages[this.#count] = i;
+    this.#keypairs[this.#count] = keypair;
+    if (++this.#count === CHAIN_MAX) this.#open();
+  }
+
+  #descriptor(i: number): number {
+    return this.#parts.descriptors / 4 + i * AEAD_DESCRIPTOR_WORDS;
+  }
+
+  /** Opens the chain and takes it in, in order. */
+  #open(): void {
+    const n = this.#count;
+    if (n === 0) return;
+    this.#count = 0;
+    this.#parts.aead.open(this.#parts.descriptors, n);
+    for (let j = 0; j < n; j++) this.#consume(j);
   }
 
   /** Little-endian word at any byte offset. */
@@ -202,10 +225,10 @@ export class Inbound {
 
   /** Takes in data message `j` of the batch (kernel: `wg_packet_rx_poll`). */
   #consume(j: number): void {
-    const { descriptors, receiver } = this.#parts;
+    const { receiver } = this.#parts;
     const u32 = this.#u32;
     const i32 = this.#i32;
-    const d = descriptors / 4 + j * AEAD_DESCRIPTOR_WORDS;
+    const d = this.#descriptor(j);
     if (u32[d + AEAD_OK] === 0) return this.#counters.add(COUNT.rx_auth_failed);
     const keypair = this.#keypairs[j];
     const k = this.#arena.keypair(keypair);
@@ -279,9 +302,8 @@ export class Inbound {
     } else return this.#counters.add(COUNT.rx_not_ip);
     if (inner > length) return this.#counters.add(COUNT.rx_bad_length);
     if (owner !== peer) return this.#counters.add(COUNT.rx_wrong_source);
-    if (tun.write(at, inner) !== 0) {
-      return this.#counters.add(COUNT.rx_tun_write_failed);
-    }
+    const error = this.#coalescer?.add(at, inner) ?? tun.write(at, inner);
+    if (error !== 0) return this.#counters.add(COUNT.rx_tun_write_failed);
     this.#accountReceived(peerWord, length + DATA_OVERHEAD);
   }
 

@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { noteDataSent, noteSent } from "./activity.ts";
+import { noteSent } from "./activity.ts";
 import type { AllowedIpsReader } from "./allowedips.ts";
 import {
   type Arena,
@@ -15,29 +15,19 @@ import {
   HEADER,
   MESSAGE_ENTRY,
   MESSAGES_RING_CAPACITY,
+  SEGMENTS_BYTES,
   SLOT_PAYLOAD_MAX,
   THREAD_OUTBOUND,
 } from "./arena.ts";
 import { COUNT, Counters } from "./counters.ts";
-import {
-  type Aead,
-  AEAD_COUNTER_HI,
-  AEAD_COUNTER_LO,
-  AEAD_DATA,
-  AEAD_DESCRIPTOR_WORDS,
-  AEAD_KEY,
-  AEAD_LENGTH,
-  AEAD_RECEIVER,
-  AEAD_USER,
-} from "./crypto/aead.ts";
-import { clearSource, readEndpoint } from "./endpoint.ts";
+import { Chain, type ChainParts } from "./chain.ts";
+import type { Checksum } from "./crypto/checksum.ts";
 import { EpochReader } from "./epoch.ts";
-import type { DatagramSender, TunPort } from "./io.ts";
+import type { TunPort } from "./io.ts";
 import {
+  AUTHTAG_LEN,
   DATA,
   DATA_OVERHEAD,
-  MAX_STAGED_PACKETS,
-  paddedLength,
   REJECT_AFTER_MESSAGES_HI,
   REJECT_AFTER_MESSAGES_LO,
   REJECT_AFTER_TIME_MS,
@@ -59,6 +49,15 @@ import {
   type Waker,
 } from "./queueing.ts";
 import { ENDPOINT, KEYPAIR, PEER } from "./records.ts";
+import {
+  finishChecksum,
+  GSO_NONE,
+  Splitter,
+  VNET,
+  VNET_HEADER,
+  VNET_NEEDS_CHECKSUM,
+} from "./segments.ts";
+import { StagedQueues } from "./staged.ts";
 
 const IPV4_HEADER_MIN = 20;
 const IPV4_DESTINATION = 16;
@@ -66,14 +65,10 @@ const IPV6_HEADER = 40;
 const IPV6_DESTINATION = 24;
 
 /** What the outbound loop works with. */
-export interface OutboundParts {
-  readonly arena: Arena;
+export interface OutboundParts extends ChainParts {
   readonly allowedIps: AllowedIpsReader;
   readonly tun: TunPort;
-  readonly sender: DatagramSender;
-  readonly aead: Aead;
-  /** Byte offset of BATCH descriptors for `aead`. */
-  readonly descriptors: number;
+  readonly checksum: Checksum;
   readonly control: Waker;
 }
 
@@ -89,16 +84,12 @@ export class Outbound {
   readonly #events: Mailbox;
   readonly #messages: MessageRing;
   readonly #epoch: EpochReader;
-  /** Free slots, as a stack. */
-  readonly #free: Int32Array;
-  #freeCount: number;
-  /** The batch: slot, peer and keypair of each packet to seal. */
-  readonly #slots = new Int32Array(BATCH);
-  readonly #peers = new Int32Array(BATCH);
-  readonly #keypairs = new Int32Array(BATCH);
-  #count = 0;
-  /** Index in the batch of each message given to the sender. */
-  readonly #sent = new Int32Array(BATCH);
+  readonly #staged: StagedQueues;
+  readonly #chain: Chain;
+  readonly #splitter: Splitter;
+  /** Where the next segment of a super-packet goes. */
+  readonly #segmentsStart: number;
+  #segmentsAt: number;
   #nowMs = 0;
   #mtu = 0;
   #tell = false;
@@ -121,11 +112,15 @@ export class Outbound {
       MESSAGES_RING_CAPACITY,
     );
     this.#epoch = new EpochReader(arena, HEADER.OUTBOUND_EPOCH);
-    this.#freeCount = arena.limits.txSlots;
-    this.#free = Int32Array.from(
-      { length: this.#freeCount },
-      (_, i) => this.#freeCount - i,
-    );
+    this.#splitter = new Splitter(arena, parts.checksum);
+    this.#segmentsStart = arena.layout.segments * 4;
+    this.#segmentsAt = this.#segmentsStart;
+    const staged = this.#staged = new StagedQueues(arena, this.#counters);
+    this.#chain = new Chain(parts, this.#counters, {
+      sent: (slot) => staged.free(slot),
+      armed: (peer) => this.#post(peer, EVENT_ARMED),
+      used: (peer, keypair) => this.#keepKeyFresh(peer, keypair),
+    });
   }
 
   /** Whether the interface went away under us. */
@@ -140,7 +135,7 @@ export class Outbound {
 
   /** Slots that hold staged packets or the present batch. */
   get slotsUsed(): number {
-    return this.#arena.limits.txSlots - this.#freeCount;
+    return this.#staged.used;
   }
 
   /**
@@ -151,6 +146,7 @@ export class Outbound {
   pump(nowMs: number): boolean {
     this.#nowMs = nowMs;
     this.#mtu = this.#i32[HEADER.MTU];
+    this.#chain.start(nowMs);
     this.#epoch.enter();
     this.#sendMessages();
     this.#runCommands();
@@ -190,6 +186,7 @@ export class Outbound {
         (entry + MESSAGE_ENTRY.MESSAGE) * 4,
         this.#i32[entry + MESSAGE_ENTRY.LENGTH],
         this.#i32[entry + MESSAGE_ENTRY.DS],
+        0,
       );
     }
     if (n === 0) return 0;
@@ -198,7 +195,7 @@ export class Outbound {
       const entry = this.#messages.peek();
       const peer = this.#i32[entry + MESSAGE_ENTRY.PEER];
       const length = this.#i32[entry + MESSAGE_ENTRY.LENGTH];
-      if (peer !== 0) this.#accountSent(i, peer, length);
+      if (peer !== 0) this.#chain.account(i, peer, length);
       else if (sender.errors[i] !== 0) this.#counters.add(COUNT.tx_send_failed);
       this.#messages.release();
     }
@@ -209,7 +206,7 @@ export class Outbound {
     for (let peer; (peer = this.#commands.next()) !== 0;) {
       const bits = this.#commands.take(peer);
       if ((bits & (COMMAND_DROP_STAGED | COMMAND_REMOVE)) !== 0) {
-        this.#dropStaged(peer);
+        this.#staged.dropAll(this.#arena.peer(peer));
       }
       if ((bits & COMMAND_REMOVE) !== 0) {
         // Nothing of the peer may be left here: control frees its record.
@@ -228,10 +225,10 @@ export class Outbound {
   #readPackets(): number {
     const { tun } = this.#parts;
     for (let n = 0; n < BATCH; n++) {
-      const slot = this.#takeSlot();
+      const slot = this.#staged.take();
       const length = tun.read(this.#arena.txPayload(slot), SLOT_PAYLOAD_MAX);
       if (length <= 0) {
-        this.#freeSlot(slot);
+        this.#staged.free(slot);
         if (length < 0) {
           this.#gone = true;
           this.#counters.add(COUNT.tx_tun_read_failed);
@@ -254,103 +251,75 @@ export class Outbound {
       peer = allowedIps.lookup4(at + IPV4_DESTINATION);
     } else if (version === 6 && length >= IPV6_HEADER) {
       peer = allowedIps.lookup6(at + IPV6_DESTINATION);
-    } else return this.#drop(slot, COUNT.tx_not_ip);
-    if (peer === 0) return this.#drop(slot, COUNT.tx_no_peer);
+    } else return this.#staged.drop(slot, COUNT.tx_not_ip);
+    if (peer === 0) return this.#staged.drop(slot, COUNT.tx_no_peer);
     if (this.#i32[HEADER.UP] === 0) {
-      return this.#drop(slot, COUNT.tx_interface_down);
+      return this.#staged.drop(slot, COUNT.tx_interface_down);
     }
     const peerWord = this.#arena.peer(peer);
     if (!this.#hasEndpoint(peerWord)) {
-      return this.#drop(slot, COUNT.tx_no_endpoint);
+      return this.#staged.drop(slot, COUNT.tx_no_endpoint);
     }
-    this.#i32[this.#arena.layout.txSlotLengths + slot] = length;
-    if (this.#i32[peerWord + PEER.STAGED_COUNT] === 0) {
+    if (!this.#finishOffload(at, length)) {
+      return this.#staged.drop(slot, COUNT.tx_bad_offload);
+    }
+    if (this.#staged.count(peerWord) === 0) {
       const keypair = this.#usableKeypair(peerWord);
       if (keypair !== 0) return this.#add(slot, length, peer, keypair);
     }
-    this.#stage(slot, peer, peerWord);
+    this.#stage(slot, length, peer, peerWord);
     this.#flushStaged(peer);
   }
 
-  #drop(slot: number, reason: number): void {
-    this.#counters.add(reason);
-    this.#freeSlot(slot);
+  /** Does what the interface left to its device, but for splitting. */
+  #finishOffload(at: number, length: number): boolean {
+    if (this.#parts.tun.offloads === undefined) return true;
+    const u8 = this.#u8;
+    const header = at - VNET_HEADER;
+    const whole = u8[header + VNET.GSO_TYPE] !== GSO_NONE;
+    const needed = (u8[header + VNET.FLAGS] & VNET_NEEDS_CHECKSUM) !== 0;
+    if (whole || !needed) return true;
+    return finishChecksum(this.#arena, this.#parts.checksum, at, length);
+  }
+
+  #isSuperPacket(at: number): boolean {
+    return this.#parts.tun.offloads !== undefined &&
+      this.#u8[at - VNET_HEADER + VNET.GSO_TYPE] !== GSO_NONE;
   }
 
   #hasEndpoint(peerWord: number): boolean {
     return (this.#i32[peerWord + PEER.ENDPOINT] & 0xffff) !== 0;
   }
 
-  /** Appends the slot to the peer's staged queue; over its limit the oldest goes. */
-  #stage(slot: number, peer: number, peerWord: number): void {
-    const i32 = this.#i32;
-    const full = i32[peerWord + PEER.STAGED_COUNT] >= MAX_STAGED_PACKETS;
-    // What other peers stage may never starve those with a session.
-    const scarce = this.#freeCount < BATCH;
-    if (full || scarce) {
-      if (i32[peerWord + PEER.STAGED_COUNT] === 0) {
-        // With a key the next packet needs no place here.
-        this.#askHandshake(peer, peerWord);
-        return this.#drop(slot, COUNT.tx_slots_exhausted);
-      }
-      this.#drop(this.#unstage(peerWord), COUNT.tx_staged_dropped);
-    }
-    const links = this.#arena.layout.txSlotLinks;
-    i32[links + slot] = 0;
-    const last = i32[peerWord + PEER.STAGED_LAST];
-    if (last === 0) i32[peerWord + PEER.STAGED_FIRST] = slot;
-    else i32[links + last] = slot;
-    i32[peerWord + PEER.STAGED_LAST] = slot;
-    i32[peerWord + PEER.STAGED_COUNT]++;
-    i32[peerWord + PEER.STAGED_SEQ]++;
-  }
-
-  /** Takes the oldest staged packet; there is one. */
-  #unstage(peerWord: number): number {
-    const i32 = this.#i32;
-    const slot = i32[peerWord + PEER.STAGED_FIRST];
-    const next = i32[this.#arena.layout.txSlotLinks + slot];
-    i32[peerWord + PEER.STAGED_FIRST] = next;
-    if (next === 0) i32[peerWord + PEER.STAGED_LAST] = 0;
-    i32[peerWord + PEER.STAGED_COUNT]--;
-    return slot;
-  }
-
-  #dropStaged(peer: number): void {
-    const peerWord = this.#arena.peer(peer);
-    while (this.#i32[peerWord + PEER.STAGED_COUNT] > 0) {
-      this.#drop(this.#unstage(peerWord), COUNT.tx_staged_dropped);
-    }
+  /** Lets the packet wait for a key. */
+  #stage(slot: number, length: number, peer: number, peerWord: number): void {
+    if (this.#staged.append(slot, length, peerWord)) return;
+    // With a key the next packet needs no place among the staged ones.
+    this.#askHandshake(peer, peerWord);
   }
 
   /** Sends or stages an empty packet, unless something is staged already. */
   #keepalive(peer: number): void {
     const peerWord = this.#arena.peer(peer);
-    if (this.#i32[peerWord + PEER.STAGED_COUNT] > 0) return;
+    if (this.#staged.count(peerWord) > 0) return;
     if (this.#i32[HEADER.UP] === 0 || !this.#hasEndpoint(peerWord)) return;
-    const slot = this.#takeSlot();
-    this.#i32[this.#arena.layout.txSlotLengths + slot] = 0;
+    const slot = this.#staged.take();
     // Not by way of the staged queue, where slots may be scarce.
     const keypair = this.#usableKeypair(peerWord);
     if (keypair !== 0) this.#add(slot, 0, peer, keypair);
-    else this.#stage(slot, peer, peerWord);
+    else this.#stage(slot, 0, peer, peerWord);
   }
 
   /** Seals and sends what is staged, or asks for a handshake. */
   #flushStaged(peer: number): void {
     const peerWord = this.#arena.peer(peer);
-    if (this.#i32[peerWord + PEER.STAGED_COUNT] === 0) return;
+    if (this.#staged.count(peerWord) === 0) return;
     if (this.#i32[HEADER.UP] === 0 || !this.#hasEndpoint(peerWord)) return;
-    while (this.#i32[peerWord + PEER.STAGED_COUNT] > 0) {
+    while (this.#staged.count(peerWord) > 0) {
       const keypair = this.#usableKeypair(peerWord);
       if (keypair === 0) return this.#askHandshake(peer, peerWord);
-      const slot = this.#unstage(peerWord);
-      this.#add(
-        slot,
-        this.#i32[this.#arena.layout.txSlotLengths + slot],
-        peer,
-        keypair,
-      );
+      const slot = this.#staged.shift(peerWord);
+      this.#add(slot, this.#staged.lengthOf(slot), peer, keypair);
     }
   }
 
@@ -391,98 +360,37 @@ export class Outbound {
     }
   }
 
-  /** Gives the packet its nonce and a place in the batch. */
+  /** Puts the slot's packet, or its segments, into the chain. */
   #add(slot: number, length: number, peer: number, keypair: number): void {
-    const { descriptors } = this.#parts;
-    const u32 = this.#u32;
-    const data = this.#arena.txPayload(slot);
-    const padded = paddedLength(length, this.#mtu);
-    if (padded > length) this.#u8.fill(0, data + length, data + padded);
-    const at = this.#arena.keypair(keypair);
-    const d = descriptors / 4 + this.#count * AEAD_DESCRIPTOR_WORDS;
-    const lo = u32[at + KEYPAIR.SEND_COUNTER_LO];
-    const hi = u32[at + KEYPAIR.SEND_COUNTER_HI];
-    u32[at + KEYPAIR.SEND_COUNTER_LO] = lo + 1;
-    if (lo === 0xffff_ffff) u32[at + KEYPAIR.SEND_COUNTER_HI] = hi + 1;
-    u32[d + AEAD_DATA] = data;
-    u32[d + AEAD_LENGTH] = padded;
-    u32[d + AEAD_KEY] = (at + KEYPAIR.SEND_KEY) * 4;
-    u32[d + AEAD_RECEIVER] = u32[at + KEYPAIR.REMOTE_INDEX];
-    u32[d + AEAD_COUNTER_LO] = lo;
-    u32[d + AEAD_COUNTER_HI] = hi;
-    u32[d + AEAD_USER] = length;
-    this.#slots[this.#count] = slot;
-    this.#peers[this.#count] = peer;
-    this.#keypairs[this.#count] = keypair;
-    if (++this.#count === BATCH) this.#flush();
+    const at = this.#arena.txPayload(slot);
+    if (length === 0 || !this.#isSuperPacket(at)) {
+      this.#chain.add(at, length, slot, peer, keypair, this.#mtu);
+      return;
+    }
+    if (this.#splitter.start(at, length) === 0) {
+      return this.#staged.drop(slot, COUNT.tx_bad_offload);
+    }
+    const end = this.#segmentsStart + SEGMENTS_BYTES;
+    for (;;) {
+      // Behind any segment there is room for the next; see the check below.
+      const to = this.#segmentsAt + DATA.end;
+      const bytes = this.#splitter.next(to);
+      if (bytes === 0) break;
+      const padded = this.#chain.add(to, bytes, 0, peer, keypair, this.#mtu);
+      this.#segmentsAt = this.#chain.count > 0
+        ? to + padded + AUTHTAG_LEN
+        : this.#segmentsStart;
+      if (this.#segmentsAt + SLOT_PAYLOAD_MAX + DATA_OVERHEAD > end) {
+        this.#flush();
+      }
+    }
+    this.#staged.free(slot);
   }
 
-  /** Seals the batch and sends it. */
+  /** Seals and sends what the chain holds. */
   #flush(): void {
-    const n = this.#count;
-    if (n === 0) return;
-    this.#count = 0;
-    const { aead, descriptors, sender } = this.#parts;
-    const u32 = this.#u32;
-    aead.seal(descriptors, n);
-    let sent = 0;
-    for (let i = 0; i < n; i++) {
-      const d = descriptors / 4 + i * AEAD_DESCRIPTOR_WORDS;
-      const peerWord = this.#arena.peer(this.#peers[i]);
-      if (!readEndpoint(this.#arena, peerWord, sender.endpointWord)) {
-        this.#counters.add(COUNT.tx_no_endpoint);
-        continue;
-      }
-      noteSent(this.#arena, peerWord, this.#nowMs);
-      sender.add(
-        u32[d + AEAD_DATA] - DATA.end,
-        u32[d + AEAD_LENGTH] + DATA_OVERHEAD,
-        0,
-      );
-      this.#sent[sent++] = i;
-    }
-    sender.flush();
-    for (let j = 0; j < sent; j++) {
-      const i = this.#sent[j];
-      const d = descriptors / 4 + i * AEAD_DESCRIPTOR_WORDS;
-      const peer = this.#peers[i];
-      const ok = this.#accountSent(
-        j,
-        peer,
-        u32[d + AEAD_LENGTH] + DATA_OVERHEAD,
-      );
-      if (ok && u32[d + AEAD_USER] > 0) {
-        const armed = noteDataSent(
-          this.#arena,
-          this.#arena.peer(peer),
-          this.#nowMs,
-        );
-        if (armed) this.#post(peer, EVENT_ARMED);
-      }
-    }
-    for (let i = 0; i < n; i++) {
-      this.#freeSlot(this.#slots[i]);
-      if (i === 0 || this.#keypairs[i] !== this.#keypairs[i - 1]) {
-        this.#keepKeyFresh(this.#peers[i], this.#keypairs[i]);
-      }
-    }
-  }
-
-  /** Counts message `i` of the sender's batch, `length` bytes to `peer`. */
-  #accountSent(i: number, peer: number, length: number): boolean {
-    const { sender } = this.#parts;
-    const peerWord = this.#arena.peer(peer);
-    if (sender.sourceForgotten[i] !== 0) {
-      clearSource(this.#arena, peerWord);
-      this.#counters.add(COUNT.tx_source_forgotten);
-    }
-    if (sender.errors[i] !== 0) {
-      this.#counters.add(COUNT.tx_send_failed);
-      return false;
-    }
-    const bytes = peerWord + PEER.TX_BYTES_F64;
-    this.#arena.setF64(bytes, this.#arena.getF64(bytes) + length);
-    return true;
+    this.#chain.flush();
+    this.#segmentsAt = this.#segmentsStart;
   }
 
   /** Rekeys before the key grows too old (kernel: `keep_key_fresh` of send.c). */
@@ -501,14 +409,5 @@ export class Outbound {
   #post(peer: number, bits: number): void {
     this.#events.post(peer, bits);
     this.#tell = true;
-  }
-
-  /** A free slot. Staging leaves a batch's worth of them, so there always is one. */
-  #takeSlot(): number {
-    return this.#free[--this.#freeCount];
-  }
-
-  #freeSlot(slot: number): void {
-    this.#free[this.#freeCount++] = slot;
   }
 }

@@ -26,6 +26,8 @@ const IPV6_MTU_DISCOVER = 23;
 const IPV6_V6ONLY = 26;
 const IPV6_RECVPKTINFO = 49;
 const PMTUDISC_DONT = 0;
+const SOL_UDP = 17;
+const UDP_GRO = 104;
 /** wireguard-go's size; the kernel's own driver sets no limit. */
 const SOCKET_BUFFER_BYTES = 7 << 20;
 const RANDOM_PORT_TRIES = 100;
@@ -44,9 +46,14 @@ export interface UdpSockets {
  *
  * @param port 0: any
  * @param fwmark 0: none
+ * @param offload whether datagrams may come in many to a message
  * @throws SysError EADDRINUSE and others
  */
-export function openSockets(port: number, fwmark: number): UdpSockets {
+export function openSockets(
+  port: number,
+  fwmark: number,
+  offload: boolean,
+): UdpSockets {
   for (let attempt = 1;; attempt++) {
     const first = openFamily("::", port, AF_INET6);
     if (first === undefined) {
@@ -54,18 +61,26 @@ export function openSockets(port: number, fwmark: number): UdpSockets {
       if (v4 === undefined) {
         throw new SysError("open a UDP socket", ERRNO.EAFNOSUPPORT);
       }
-      return configured({ v6: -1, v4: v4.fd, port: v4.port }, fwmark);
+      return configured({ v6: -1, v4: v4.fd, port: v4.port }, fwmark, offload);
     }
     if (getOption(first.fd, IPPROTO_IPV6, IPV6_V6ONLY) === 0) {
-      return configured({ v6: first.fd, v4: -1, port: first.port }, fwmark);
+      return configured(
+        { v6: first.fd, v4: -1, port: first.port },
+        fwmark,
+        offload,
+      );
     }
     try {
       const second = openFamily("0.0.0.0", first.port, AF_INET);
-      return configured({
-        v6: first.fd,
-        v4: second?.fd ?? -1,
-        port: first.port,
-      }, fwmark);
+      return configured(
+        {
+          v6: first.fd,
+          v4: second?.fd ?? -1,
+          port: first.port,
+        },
+        fwmark,
+        offload,
+      );
     } catch (error) {
       libc().close(first.fd);
       const inUse = error instanceof SysError &&
@@ -90,7 +105,11 @@ export function setMark(sockets: UdpSockets, fwmark: number): void {
   }
 }
 
-function configured(sockets: UdpSockets, fwmark: number): UdpSockets {
+function configured(
+  sockets: UdpSockets,
+  fwmark: number,
+  offload: boolean,
+): UdpSockets {
   try {
     if (sockets.v6 >= 0) {
       setOption(sockets.v6, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
@@ -102,6 +121,9 @@ function configured(sockets: UdpSockets, fwmark: number): UdpSockets {
       setOption(fd, IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_DONT);
       bufferSize(fd, SO_RCVBUFFORCE, SO_RCVBUF);
       bufferSize(fd, SO_SNDBUFFORCE, SO_SNDBUF);
+      // Linux before 5.0 does not know it; then each message is one datagram.
+      optionValue[0] = 1;
+      if (offload) libc().setsockopt(fd, SOL_UDP, UDP_GRO, optionValue, 4);
     }
     if (sockets.v4 >= 0) setOption(sockets.v4, IPPROTO_IP, IP_PKTINFO, 1);
     if (fwmark !== 0) setMark(sockets, fwmark);

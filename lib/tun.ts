@@ -4,8 +4,10 @@
  *
  * @module
  */
-import { type Arena, HEADER } from "./arena.ts";
-import type { TunPort } from "./io.ts";
+import type { Arena } from "./arena.ts";
+import { MERGE_MAX } from "./coalesce.ts";
+import type { TunOffloads, TunPort, VectorWriter } from "./io.ts";
+import { VNET_HEADER } from "./segments.ts";
 import { check, cString, ERRNO, errno, libc, SysError } from "./sys/libc.ts";
 import { ArenaMemory, IOVEC_BYTES } from "./sys/memory.ts";
 
@@ -16,8 +18,18 @@ const F_GETFL = 3;
 const F_SETFL = 4;
 const TUNSETIFF = 0x400454ca;
 const TUNGETIFF = 0x800454d2;
+const TUNSETOFFLOAD = 0x400454d0;
+const TUNSETVNETHDRSZ = 0x400454d8;
 const IFF_TUN = 0x0001;
 const IFF_NO_PI = 0x1000;
+const IFF_VNET_HDR = 0x4000;
+const TUN_F_CSUM = 1;
+const TUN_F_TSO4 = 2;
+const TUN_F_TSO6 = 4;
+const TUN_F_USO4 = 32;
+const TUN_F_USO6 = 64;
+const TUN_F_TSO = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
+const TUN_F_USO = TUN_F_USO4 | TUN_F_USO6;
 const IFREQ_BYTES = 40;
 const IFNAMSIZ = 16;
 
@@ -25,6 +37,8 @@ const IFNAMSIZ = 16;
 export interface TunHandle {
   readonly fd: number;
   readonly name: string;
+  /** Undefined where packets come without vnet headers. */
+  readonly offloads: TunOffloads | undefined;
 }
 
 /** Why an interface cannot be created, in words for its user. */
@@ -40,9 +54,10 @@ export class TunError extends Error {
 /**
  * Creates the TUN interface `name`.
  *
+ * @param offload whether to ask for super-packets
  * @throws TunError when there is no /dev/net/tun, no right, or the name is in use
  */
-export function createTun(name: string): TunHandle {
+export function createTun(name: string, offload: boolean): TunHandle {
   const c = libc();
   const fd = c.open(
     cString("/dev/net/tun"),
@@ -52,13 +67,18 @@ export function createTun(name: string): TunHandle {
   if (fd < 0) throw openError(errno());
   const ifreq = new Uint8Array(IFREQ_BYTES);
   ifreq.set(new TextEncoder().encode(name).subarray(0, IFNAMSIZ - 1));
-  new DataView(ifreq.buffer).setInt16(IFNAMSIZ, IFF_TUN | IFF_NO_PI, true);
+  new DataView(ifreq.buffer).setInt16(
+    IFNAMSIZ,
+    IFF_TUN | IFF_NO_PI | (offload ? IFF_VNET_HDR : 0),
+    true,
+  );
   if (c.ioctl(fd, TUNSETIFF, ifreq) < 0) {
     const number = errno();
     c.close(fd);
     throw createError(name, number);
   }
-  return { fd, name: ifName(ifreq) };
+  const offloads = offload ? enableOffloads(fd) : undefined;
+  return { fd, name: ifName(ifreq), offloads };
 }
 
 /**
@@ -72,7 +92,23 @@ export function adoptTun(fd: number): TunHandle {
   check(c.ioctl(fd, TUNGETIFF, ifreq), `descriptor ${fd} is no TUN interface`);
   const flags = check(c.fcntl(fd, F_GETFL, 0), "fcntl");
   check(c.fcntl(fd, F_SETFL, flags | O_NONBLOCK), "fcntl");
-  return { fd, name: ifName(ifreq) };
+  const kind = new DataView(ifreq.buffer).getInt16(IFNAMSIZ, true);
+  const offloads = (kind & IFF_VNET_HDR) !== 0 ? enableOffloads(fd) : undefined;
+  return { fd, name: ifName(ifreq), offloads };
+}
+
+/** Asks for all that the kernel has: USO came with Linux 6.2. */
+function enableOffloads(fd: number): TunOffloads {
+  const c = libc();
+  check(
+    c.ioctl(fd, TUNSETVNETHDRSZ, new Int32Array([VNET_HEADER])),
+    "set the size of the TUN's vnet header",
+  );
+  if (c.ioctlValue(fd, TUNSETOFFLOAD, TUN_F_TSO | TUN_F_USO) === 0) {
+    return { tcp: true, udp: true };
+  }
+  const tcp = c.ioctlValue(fd, TUNSETOFFLOAD, TUN_F_TSO) === 0;
+  return { tcp, udp: false };
 }
 
 /** The interface's present name, or undefined when it is gone. */
@@ -127,38 +163,78 @@ function createError(name: string, number: number): Error {
 
 /** One thread's port to the TUN: packets are read to and written from the arena. */
 export class Tun implements TunPort {
+  readonly offloads: TunOffloads | undefined;
+  readonly vector: VectorWriter;
   readonly #fd: number;
-  readonly #i32: Int32Array<SharedArrayBuffer>;
   readonly #memory: ArenaMemory;
+  readonly #u8: Uint8Array<SharedArrayBuffer>;
   readonly #word: number;
   readonly #iovec: Deno.PointerValue;
+  /** Bytes of vnet header before each packet. */
+  readonly #header: number;
 
   /** Bytes of scratch that the port needs. */
-  static readonly SCRATCH_BYTES = IOVEC_BYTES;
+  static readonly SCRATCH_BYTES = (MERGE_MAX + 1) * IOVEC_BYTES;
 
   /** @param scratch byte offset of SCRATCH_BYTES for this port alone */
-  constructor(arena: Arena, fd: number, scratch: number) {
+  constructor(
+    arena: Arena,
+    { fd, offloads }: Pick<TunHandle, "fd" | "offloads">,
+    scratch: number,
+  ) {
     this.#fd = fd;
-    this.#i32 = arena.i32;
+    this.offloads = offloads;
+    this.#header = offloads === undefined ? 0 : VNET_HEADER;
     this.#memory = new ArenaMemory(arena);
+    this.#u8 = arena.u8;
     this.#word = scratch / 4;
     this.#iovec = this.#memory.pointer(scratch);
+    this.vector = new TunVector(fd, this.#memory, scratch + IOVEC_BYTES);
   }
 
   /** See {@link TunPort.read}. */
   read(offset: number, capacity: number): number {
-    // The link can be up before control knows: until then its packets wait.
-    if (this.#i32[HEADER.UP] === 0) return 0;
-    this.#memory.setIovec(this.#word, offset, capacity);
+    const header = this.#header;
+    this.#memory.setIovec(this.#word, offset - header, capacity + header);
     const n = libc().readv(this.#fd, this.#iovec, 1);
-    if (n >= 0) return n;
+    if (n > header) return n - header;
+    if (n >= 0) return 0;
     const number = errno();
     return number === ERRNO.EAGAIN || number === ERRNO.EINTR ? 0 : -1;
   }
 
   /** See {@link TunPort.write}. */
   write(offset: number, length: number): number {
-    this.#memory.setIovec(this.#word, offset, length);
+    const from = offset - this.#header;
+    this.#u8.fill(0, from, offset);
+    this.#memory.setIovec(this.#word, from, length + this.#header);
     return libc().writev(this.#fd, this.#iovec, 1) < 0 ? errno() : 0;
+  }
+}
+
+/** Packets in pieces. */
+class TunVector implements VectorWriter {
+  readonly #fd: number;
+  readonly #memory: ArenaMemory;
+  readonly #word: number;
+  readonly #iovecs: Deno.PointerValue;
+  #count = 0;
+
+  constructor(fd: number, memory: ArenaMemory, scratch: number) {
+    this.#fd = fd;
+    this.#memory = memory;
+    this.#word = scratch / 4;
+    this.#iovecs = memory.pointer(scratch);
+  }
+
+  append(offset: number, length: number): void {
+    const word = this.#word + this.#count++ * (IOVEC_BYTES / 4);
+    this.#memory.setIovec(word, offset, length);
+  }
+
+  write(): number {
+    const count = this.#count;
+    this.#count = 0;
+    return libc().writev(this.#fd, this.#iovecs, count) < 0 ? errno() : 0;
   }
 }

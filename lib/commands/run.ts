@@ -7,7 +7,7 @@
 import { isInterfaceName } from "../config.ts";
 import type { AeadChoice } from "../crypto/aead.ts";
 import { isDaemon, leaveSession, reportReady, startDaemon } from "../daemon.ts";
-import { type DatagramChoice, Device } from "../device.ts";
+import { type DatagramChoice, Device, type OffloadChoice } from "../device.ts";
 import { createLog, parseLogLevel } from "../log.ts";
 import { TunError } from "../tun.ts";
 import type { CommandContext, OptionValues } from "./context.ts";
@@ -17,7 +17,7 @@ const SIGNALS = ["SIGINT", "SIGTERM"] as const;
 
 /** Options of `run` as arguments again, for the daemon. */
 export function deviceArguments(options: OptionValues): string[] {
-  return ["threads", "crypto", "udp"].flatMap((name) =>
+  return ["threads", "crypto", "udp", "offload"].flatMap((name) =>
     typeof options[name] === "string" ? [`--${name}`, options[name]] : []
   );
 }
@@ -47,7 +47,7 @@ async function serve(
   ctx: CommandContext,
   daemon: boolean,
 ): Promise<number> {
-  const { threads, crypto, udp } = ctx.options;
+  const { threads, crypto, udp, offload } = ctx.options;
   const log = createLog(parseLogLevel(ctx.env("LOG_LEVEL")), name);
   const stopped = Promise.withResolvers<string>();
   const listeners = SIGNALS.map((signal) => {
@@ -63,6 +63,7 @@ async function serve(
       uapiFd: descriptor(ctx, "WG_UAPI_FD"),
       threads: threads === undefined ? undefined : Number(threads),
       crypto: crypto as AeadChoice | undefined,
+      offload: offload as OffloadChoice | undefined,
       datagrams: udp as DatagramChoice | undefined,
       log,
     });

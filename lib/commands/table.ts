@@ -74,6 +74,12 @@ const DEVICE_OPTIONS: readonly Option[] = [
     choices: ["batched", "plain"],
     summary: "How datagrams are sent and received",
   },
+  {
+    name: "offload",
+    value: "WHICH",
+    choices: ["auto", "tun", "udp", "none"],
+    summary: "Which super-packets are used",
+  },
 ];
 
 /** All commands, in the order in which help lists them. */

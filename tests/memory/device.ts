@@ -18,6 +18,7 @@ import {
 import { Control } from "../../lib/control.ts";
 import { type CounterName, readCounters } from "../../lib/counters.ts";
 import { AEAD_WORK_BYTES, createAead } from "../../lib/crypto/aead.ts";
+import { createChecksum } from "../../lib/crypto/checksum.ts";
 import { describeEndpoint, fillEndpoint } from "../../lib/endpoint.ts";
 import type {
   DatagramReceiver,
@@ -121,6 +122,12 @@ export class MemoryDevice implements TunPort {
   readonly toSend: Uint8Array[] = [];
   /** Packets written to the interface. */
   readonly delivered: Uint8Array[] = [];
+  /** Super-packets are lib/segments' and the namespaces' to test. */
+  readonly offloads = undefined;
+  readonly vector = {
+    append(): void {},
+    write: (): number => 0,
+  };
   /** Called with each packet written to the interface. */
   onDelivery: (packet: Uint8Array) => void = () => {};
   /** Error number with which sending fails, 0: none. */
@@ -171,6 +178,7 @@ export class MemoryDevice implements TunPort {
       allowedIps,
       tun: this,
       control,
+      checksum: createChecksum(arena.memory),
       aead: createAead(arena.memory, arena.work(thread), "auto"),
       descriptors: arena.work(thread) + AEAD_WORK_BYTES,
     });
@@ -281,7 +289,9 @@ class MemorySender implements DatagramSender {
     return this.#batch.length;
   }
 
-  add(offset: number, length: number, ds: number): void {
+  readonly segments = false;
+
+  add(offset: number, length: number, ds: number, _size: number): void {
     const { arena, address } = this.#device;
     const { endpointWord } = this;
     const to = describeEndpoint(arena, endpointWord);
@@ -335,6 +345,10 @@ class MemoryReceiver implements DatagramReceiver {
     }
     incoming.splice(0, n);
     return n;
+  }
+
+  size(_i: number): number {
+    return 0;
   }
 
   offset(i: number): number {
