@@ -290,7 +290,7 @@ export class Device implements SocketSettings {
   #controlTurn(): boolean {
     const { i32 } = this.#arena;
     if (Atomics.exchange(i32, HEADER.LINK_CHANGED, 0) === 1) {
-      this.#followLink().catch((error) => this.#log.error(String(error)));
+      this.#followLink().catch((error) => this.#log.error(error.message));
     }
     if (i32[HEADER.TUN_GONE] === 1) this.#ended.resolve("interface removed");
     return this.#control.pump();
@@ -382,7 +382,7 @@ export class Device implements SocketSettings {
    * Puts new sockets, or none, in place of the present ones, which are closed
    * once no worker uses them.
    *
-   * @param published called when the workers may use them, in the same turn
+   * @param published called in the same turn, before the workers are told
    */
   async #replaceSockets(
     sockets: UdpSockets | undefined,
@@ -395,8 +395,8 @@ export class Device implements SocketSettings {
     else this.#plain?.close();
     i32[HEADER.SOCKET_FD] = sockets?.v6 ?? -1;
     i32[HEADER.SOCKET_FD + 1] = sockets?.v4 ?? -1;
-    const generation = Atomics.add(i32, HEADER.SOCKETS_GENERATION, 1) + 1;
     published();
+    const generation = Atomics.add(i32, HEADER.SOCKETS_GENERATION, 1) + 1;
     for (const i of this.#events.keys()) this.#signal(i);
     const taken = (): boolean =>
       Atomics.load(i32, HEADER.OUTBOUND_SOCKETS) === generation &&

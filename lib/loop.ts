@@ -88,12 +88,15 @@ export class Loop {
   readonly #drain = new Uint8Array(8192);
   readonly #plain: boolean;
   #generation = -1;
+  /** -1 once the interface is gone. */
+  #tunFd: number;
 
   /** @param datagrams instead of `sendmmsg` and `recvmmsg` on the arena's sockets */
   constructor(options: LoopOptions, datagrams?: Datagrams) {
     const arena = new Arena(options.limits, options.memory);
     this.#i32 = arena.i32;
     this.#options = options;
+    this.#tunFd = options.tun.fd;
     this.#plain = datagrams !== undefined;
     this.#control = controlWaker(arena);
     const allowedIps = new AllowedIpsReader(arena);
@@ -125,7 +128,6 @@ export class Loop {
     for (let i = 0; i < POLLFDS; i++) this.#watch(i, -1);
     this.#watch(EVENT, options.eventFd);
     if (this.#outbound !== undefined) {
-      this.#watch(TUN, options.tun.fd);
       this.#watch(LINK, options.linkFd);
     }
   }
@@ -166,6 +168,9 @@ export class Loop {
       Atomics.store(i32, HEADER.INBOUND_SOCKETS, generation);
     }
     if (this.#outbound !== undefined) {
+      // While the interface is down its packets wait, but not its end.
+      const events = Atomics.load(i32, HEADER.UP) === 1 ? POLLIN : 0;
+      this.#watch(TUN, this.#tunFd, events);
       Atomics.store(i32, HEADER.OUTBOUND_SOCKETS, generation);
     }
     return true;
@@ -225,14 +230,15 @@ export class Loop {
   }
 
   #tunGone(): void {
+    this.#tunFd = -1;
     this.#watch(TUN, -1);
     Atomics.store(this.#i32, HEADER.TUN_GONE, 1);
     this.#control.wake();
   }
 
-  #watch(i: number, fd: number): void {
+  #watch(i: number, fd: number, events = POLLIN): void {
     this.#pollfds[i * POLLFD_WORDS] = fd;
-    this.#pollfds[i * POLLFD_WORDS + 1] = POLLIN;
+    this.#pollfds[i * POLLFD_WORDS + 1] = events;
   }
 
   #revents(i: number): number {

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { Arena } from "./arena.ts";
+import { type Arena, HEADER } from "./arena.ts";
 import { MERGE_MAX } from "./coalesce.ts";
 import type { TunOffloads, TunPort, VectorWriter } from "./io.ts";
 import { VNET_HEADER } from "./segments.ts";
@@ -167,6 +167,7 @@ export class Tun implements TunPort {
   readonly vector: VectorWriter;
   readonly #fd: number;
   readonly #memory: ArenaMemory;
+  readonly #i32: Int32Array<SharedArrayBuffer>;
   readonly #u8: Uint8Array<SharedArrayBuffer>;
   readonly #word: number;
   readonly #iovec: Deno.PointerValue;
@@ -186,6 +187,7 @@ export class Tun implements TunPort {
     this.offloads = offloads;
     this.#header = offloads === undefined ? 0 : VNET_HEADER;
     this.#memory = new ArenaMemory(arena);
+    this.#i32 = arena.i32;
     this.#u8 = arena.u8;
     this.#word = scratch / 4;
     this.#iovec = this.#memory.pointer(scratch);
@@ -194,6 +196,8 @@ export class Tun implements TunPort {
 
   /** See {@link TunPort.read}. */
   read(offset: number, capacity: number): number {
+    // The link can be up before control knows: until then its packets wait.
+    if (this.#i32[HEADER.UP] === 0) return 0;
     const header = this.#header;
     this.#memory.setIovec(this.#word, offset - header, capacity + header);
     const n = libc().readv(this.#fd, this.#iovec, 1);
