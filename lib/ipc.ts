@@ -45,14 +45,18 @@ export async function listenUapi(
 ): Promise<UapiServer> {
   const path = uapiPath(name);
   Deno.mkdirSync(UAPI_DIRECTORY, { recursive: true, mode: DIRECTORY_MODE });
-  await removeStale(path);
+  await assertNotServed(path);
+  // A socket that is found does listen: wg(8) removes one that refuses it.
+  const early = `${UAPI_DIRECTORY}/.${name}.${Deno.pid}`;
   const umask = libc().umask(SOCKET_UMASK);
   let listener: Deno.UnixListener;
   try {
-    listener = Deno.listen({ transport: "unix", path });
+    listener = Deno.listen({ transport: "unix", path: early });
   } finally {
     libc().umask(umask);
   }
+  const inode = Deno.lstatSync(early).ino;
+  Deno.renameSync(early, path);
   const connections = new Set<Deno.UnixConn>();
   const accepting = (async (): Promise<void> => {
     for await (const connection of listener) {
@@ -63,7 +67,6 @@ export async function listenUapi(
     }
   })();
   accepting.catch(report);
-  const inode = Deno.lstatSync(path).ino;
   const own = (): boolean => {
     try {
       return Deno.lstatSync(path).ino === inode;
@@ -73,6 +76,7 @@ export async function listenUapi(
   };
   const watch = Deno.watchFs(UAPI_DIRECTORY);
   const removed = (async (): Promise<void> => {
+    if (!own()) return;
     for await (const _ of watch) if (!own()) return;
     await new Promise<never>(() => {});
   })();
@@ -87,16 +91,16 @@ export async function listenUapi(
   };
 }
 
-/** Removes the socket file unless somebody answers on it. */
-async function removeStale(path: string): Promise<void> {
+/** @throws SysError EADDRINUSE when a daemon answers on the socket */
+async function assertNotServed(path: string): Promise<void> {
   try {
     const connection = await Deno.connect({ transport: "unix", path });
     connection.close();
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return;
-    if (!(error instanceof Deno.errors.ConnectionRefused)) throw error;
-    Deno.removeSync(path);
-    return;
+    const stale = error instanceof Deno.errors.NotFound ||
+      error instanceof Deno.errors.ConnectionRefused;
+    if (stale) return;
+    throw error;
   }
   throw new SysError(`${path}: another daemon serves it`, ERRNO.EADDRINUSE);
 }

@@ -12,7 +12,7 @@ import {
   parseConfig,
   worldAccessibleWarning,
 } from "../config.ts";
-import { ownCommand, startDaemon } from "../daemon.ts";
+import { startDaemon } from "../daemon.ts";
 import { type Endpoint, parseIp, type SocketAddress } from "../ip.ts";
 import {
   addressSteps,
@@ -78,19 +78,17 @@ export async function runCommand(ctx: CommandContext): Promise<number> {
   try {
     await runPlan(steps, ctx.err, () => interrupted);
   } catch (error) {
+    // The daemon has told why on stderr.
+    if (error instanceof DaemonError) return error.status;
     if (!(error instanceof StepError)) throw error;
-    throw new CliError(error.message, statusOf(error), { cause: error });
+    throw new CliError(error.message, EXIT.FAILED, { cause: error });
   } finally {
     for (const signal of signals) Deno.removeSignalListener(signal, onSignal);
   }
   return EXIT.OK;
 }
 
-/** A daemon that may not make interfaces ends with its own status. */
-function statusOf(error: StepError): number {
-  return error instanceof DaemonError ? error.status : EXIT.FAILED;
-}
-
+/** The daemon did not start; `status` is what it ended with. */
 class DaemonError extends StepError {
   constructor(argv: readonly string[], readonly status: number) {
     super(argv, "the daemon did not start");
@@ -187,7 +185,7 @@ function plan(
       argv: ["wgd", ...run],
       run: async (): Promise<void> => {
         const status = await startDaemon(run);
-        if (status !== 0) throw new DaemonError(ownCommand(run).flat(), status);
+        if (status !== 0) throw new DaemonError(["wgd", ...run], status);
       },
       undo: () => runCommandLine(["ip", "link", "delete", "dev", name]),
     },
