@@ -1,0 +1,235 @@
+/**
+ * How a daemon begins and ends: the contract of userspace implementations
+ * (reference §9.2, §9.4), and that nothing is left or leaks.
+ */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { Daemon, exists, socketPath } from "./daemon.ts";
+import { labTest } from "./harness.ts";
+import type { Lab, Namespace } from "./lab.ts";
+import { delay, Process, run, until } from "./process.ts";
+import { wgdCommand } from "./requirements.ts";
+import { assertPings } from "./traffic.ts";
+import { generateKeys, INNER, Tunnel } from "./tunnel.ts";
+
+const END_MS = 3_000;
+const ALONE = { joined: false };
+
+async function assertEnded(daemon: Daemon): Promise<void> {
+  const status = await daemon.process.ended(END_MS);
+  assertEquals([status.code, status.signal], [0, null], daemon.process.said);
+  assertEquals(daemon.process.said, "");
+  assert(!exists(socketPath(daemon.name)), "the socket is left");
+  assert(!(await daemon.hasInterface()), "the interface is left");
+}
+
+const ENDS: Readonly<Record<string, (daemon: Daemon) => unknown>> = {
+  "SIGINT": (daemon) => daemon.process.signal("SIGINT"),
+  "SIGTERM": (daemon) => daemon.process.signal("SIGTERM"),
+  "deletion of the interface": (daemon) =>
+    daemon.namespace.ip("link", "del", daemon.name),
+  "deletion of the socket file": (daemon) =>
+    Deno.remove(socketPath(daemon.name)),
+};
+
+for (const [how, end] of Object.entries(ENDS)) {
+  for (
+    const args of [["--threads", "1"], ["--threads", "2"], ["--udp", "plain"]]
+  ) {
+    labTest(
+      `wgd ${args.join(" ")} ends cleanly by ${how}`,
+      ALONE,
+      async (lab) => {
+        const idle = await lab.a.daemon("wgd", { args });
+        await end(idle);
+        await assertEnded(idle);
+        const up = await lab.a.daemon("wgd", { args });
+        await up.set("private-key", lab.file((await generateKeys()).private));
+        await up.up("10.9.0.1/24");
+        await end(up);
+        await assertEnded(up);
+      },
+    );
+  }
+}
+
+async function daemonPids(namespace: Namespace): Promise<number[]> {
+  const text = await run(["ip", "netns", "pids", namespace.name]);
+  return text.trim().split("\n").filter((word) => word !== "").map(Number);
+}
+
+labTest(
+  "wgd IF goes into the background, and answers once it returns",
+  ALONE,
+  async (lab) => {
+    for (const words of [[], ["run"]]) {
+      const name = await lab.interfaceName();
+      // The daemon keeps stderr, as wireguard-go does; stdout it lets go of.
+      const script = `"$@" 2>${lab.directory}/log`;
+      await lab.a.run([
+        "sh",
+        "-c",
+        script,
+        "sh",
+        ...wgdCommand(),
+        ...words,
+        name,
+      ]);
+      assertMatch(await lab.a.run(["wg", "show", name]), /interface: /);
+      const [pid, ...more] = await daemonPids(lab.a);
+      assertEquals(more, []);
+      const session = Deno.readTextFileSync(`/proc/${pid}/stat`).split(") ")[1];
+      assertEquals(Number(session.split(" ")[3]), pid, "leads its session");
+      assertEquals(Deno.readLinkSync(`/proc/${pid}/cwd`), "/");
+      Deno.kill(pid, "SIGTERM");
+      await until(
+        "its end",
+        async () => (await daemonPids(lab.a)).length === 0,
+      );
+      assert(!exists(socketPath(name)));
+      assertEquals(Deno.readTextFileSync(`${lab.directory}/log`), "");
+    }
+  },
+);
+
+const OPEN_TUN = `use Fcntl; use Socket;
+$^F = 100;
+sysopen(my $tun, "/dev/net/tun", O_RDWR) or die "tun: $!";
+my $ifreq = pack("a16 s x22", $ARGV[0], 0x1001);
+ioctl($tun, 0x400454ca, $ifreq) or die "TUNSETIFF: $!";
+$ENV{WG_TUN_FD} = fileno $tun;
+my $uapi;
+if ($ARGV[1] ne "") {
+  socket($uapi, AF_UNIX, SOCK_STREAM, 0) or die "socket: $!";
+  bind($uapi, pack_sockaddr_un("$ARGV[1].new")) or die "bind: $!";
+  listen($uapi, 5) or die "listen: $!";
+  # wg removes sockets that refuse connections.
+  rename("$ARGV[1].new", $ARGV[1]) or die "rename: $!";
+  $ENV{WG_UAPI_FD} = fileno $uapi;
+}
+splice @ARGV, 1, 1;
+shift @ARGV;
+exec @ARGV or die "exec: $!";`;
+
+for (const withSocket of [false, true]) {
+  labTest(
+    `a TUN${
+      withSocket ? " and a UAPI socket" : ""
+    } opened by another program ` +
+      "are served",
+    { programs: ["perl"] },
+    async (lab) => {
+      const tunnel = await Tunnel.make(lab);
+      const name = await lab.interfaceName();
+      const socket = withSocket ? socketPath(name) : "";
+      const process = lab.own(
+        new Process(lab.a.argv([
+          ...["perl", "-e", OPEN_TUN, name, socket],
+          ...[...wgdCommand(), "run", "-f", name],
+        ])),
+      );
+      await until("an answer", async () => {
+        assertEquals(process.status, undefined, process.said);
+        return exists(socketPath(name)) &&
+          (await lab.a.attempt(["wg", "show", name], { timeoutS: 5 })).code ===
+            0;
+      });
+      // It takes the place of the tunnel's first side.
+      await lab.a.ip("link", "del", tunnel.a.name);
+      await tunnel.a.process.ended();
+      const keys = tunnel.keys;
+      await lab.a.run([
+        ...["wg", "set", name, "private-key", lab.file(keys.a.private)],
+        ...["peer", keys.b.public, "endpoint", "10.77.0.2:51822"],
+        ...["allowed-ips", `${INNER.b.v4}/32`],
+      ]);
+      await lab.connect(lab.a, name, `${INNER.a.v4}/24`);
+      await assertPings(lab.a, INNER.b.v4);
+      process.signal("SIGTERM");
+      assertEquals((await process.ended()).code, 0, process.said);
+      assertEquals(process.said, "");
+      if (withSocket) Deno.removeSync(socket);
+    },
+  );
+}
+
+labTest(
+  "the verbose log tells of the interface, and of no keys",
+  {},
+  async (lab) => {
+    const tunnel = await Tunnel.make(lab, {
+      psk: true,
+      daemon: { env: { LOG_LEVEL: "verbose" } },
+    });
+    await assertPings(lab.a, INNER.b.v4);
+    const { a } = tunnel;
+    await a.set("private-key", lab.file(tunnel.keys.a.private));
+    await a.namespace.ip("link", "del", a.name);
+    await a.process.ended();
+    const { said } = a.process;
+    assertMatch(said, new RegExp(`^wgd: ${a.name}: `));
+    assertMatch(said, /interface up/);
+    const secrets = [tunnel.keys.a.private, tunnel.psk ?? ""];
+    for (const secret of secrets.map((text) => text.trim())) {
+      const bytes = Uint8Array.from(atob(secret), (c) => c.charCodeAt(0));
+      for (const form of [secret, bytes.toHex(), bytes.join(",")]) {
+        assert(!said.toLowerCase().includes(form.toLowerCase()), said);
+      }
+    }
+  },
+);
+
+function threads(daemon: Daemon): number {
+  const status = Deno.readTextFileSync(`/proc/${daemon.process.pid}/status`);
+  return Number(/Threads:\s*(\d+)/.exec(status)?.[1]);
+}
+
+async function churn(lab: Lab, daemon: Daemon, rounds: number): Promise<void> {
+  for (let i = 0; i < rounds; i++) {
+    await daemon.set("listen-port", String(20_000 + i));
+  }
+  for (let i = 0; i < rounds / 5; i++) {
+    await lab.a.ip("link", "set", daemon.name, "down");
+    await lab.a.ip("link", "set", daemon.name, "up");
+  }
+  // The last sockets are closed once the workers have let go of them.
+  await delay(300);
+}
+
+for (const udp of ["batched", "plain"]) {
+  labTest(
+    `wgd --udp ${udp} has as many descriptors after 50 changes of its port as before`,
+    {},
+    async (lab) => {
+      const args = ["--udp", udp];
+      const tunnel = await Tunnel.make(lab, { daemon: { args } });
+      await assertPings(lab.a, INNER.b.v4);
+      await churn(lab, tunnel.a, 5);
+      const before = tunnel.a.descriptors();
+      const threadsBefore = threads(tunnel.a);
+      await churn(lab, tunnel.a, 50);
+      assertEquals(tunnel.a.descriptors(), before);
+      assert(threads(tunnel.a) <= threadsBefore + 1, "threads");
+      await assertPings(lab.a, INNER.b.v4);
+    },
+  );
+}
+
+labTest(
+  "a stale socket of a killed daemon is replaced, a live one is not",
+  ALONE,
+  async (lab) => {
+    const first = await lab.a.daemon("wgd");
+    first.process.signal("SIGKILL");
+    await first.process.ended();
+    assert(exists(socketPath(first.name)));
+    const second = await lab.a.daemon("wgd", { name: first.name });
+    // The same name in another namespace: the interface is free, the socket not.
+    const third = new Daemon(lab.b, "wgd", { name: first.name });
+    lab.own(third);
+    const { code } = await third.process.ended();
+    assertEquals(code, 1);
+    assertMatch(third.process.said, /^wgd: .*another daemon.*$/);
+    assert(!(await third.hasInterface()));
+    assertMatch(await second.wg("show", second.name), /interface/);
+  },
+);
