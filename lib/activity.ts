@@ -112,7 +112,15 @@ export function noteDataReceived(
     0;
 }
 
-/** Boot time in ms of a stamp of its low 32 bits, taken less than 49 days before `nowMs`. */
+/** A worker's clock reads later than the one that control read before: so much. */
+const STAMP_AHEAD_MAX_MS = 60_000;
+
+/**
+ * Boot time in ms of a stamp of its low 32 bits, taken less than 49 days before
+ * `nowMs`, or meanwhile: a worker may have written it after control looked at
+ * the clock, and that is no age of 49 days.
+ */
 export function stampMs(stamp: number, nowMs: number): number {
-  return nowMs - ((Math.trunc(nowMs) - stamp) >>> 0);
+  const ageMs = (Math.trunc(nowMs) - stamp) >>> 0;
+  return ageMs >= 2 ** 32 - STAMP_AHEAD_MAX_MS ? nowMs : nowMs - ageMs;
 }

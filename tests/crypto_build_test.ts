@@ -4,9 +4,10 @@
  * @module
  */
 
+import { fileURLToPath } from "node:url";
 import { assertEquals } from "@std/assert";
 
-const FOLDER = new URL("../tools/wasm/", import.meta.url).pathname;
+const FOLDER = fileURLToPath(new URL("../tools/wasm/", import.meta.url));
 const CONFIG = ["--config", `${FOLDER}deno.json`];
 const TOOL = `${FOLDER}build.ts`;
 

@@ -1,9 +1,10 @@
 /** genkey, genpsk and pubkey: against the stock wg, and as processes. */
+import { fileURLToPath } from "node:url";
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { decodeKey } from "../lib/crypto/bytes.ts";
 import { stockWg, whyNoStockWg } from "./uapi_fake.ts";
 
-const CLI = new URL("../cli.ts", import.meta.url).pathname;
+const CLI = fileURLToPath(new URL("../cli.ts", import.meta.url));
 
 /** Runs `deno run -A cli.ts …` by the shell, for redirections. */
 async function wgd(

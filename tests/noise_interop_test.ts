@@ -3,9 +3,12 @@
  * namespace of its own. Skipped where there is no root, no TUN or no
  * wireguard-go.
  */
+import { fileURLToPath } from "node:url";
 import { assert, assertEquals } from "@std/assert";
 
-const SCRIPT = new URL("./netns/noise_interop.ts", import.meta.url).pathname;
+const SCRIPT = fileURLToPath(
+  new URL("./netns/noise_interop.ts", import.meta.url),
+);
 const PROGRAM = "/usr/bin/wireguard-go";
 const NAMES = "wgdn" + (Deno.pid % 100_000);
 const STEPS = 6;

@@ -2,8 +2,9 @@
  * What the namespace tests need of the machine. A test that lacks something is
  * skipped, and says what is missing and how to get it.
  */
+import { fileURLToPath } from "node:url";
 
-const root = new URL("../../", import.meta.url).pathname;
+const root = fileURLToPath(new URL("../../", import.meta.url));
 
 /** Debian packages of the programs that are not everywhere. */
 const PACKAGES: Readonly<Record<string, string>> = {
@@ -89,7 +90,7 @@ export function moduleCommand(name: string, ...args: string[]): string[] {
   return [
     Deno.execPath(),
     ...options,
-    new URL(name, import.meta.url).pathname,
+    fileURLToPath(new URL(name, import.meta.url)),
     ...args,
   ];
 }
