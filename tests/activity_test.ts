@@ -138,3 +138,12 @@ Deno.test("a stamp is the time it was made, also past 2^31 and 2^32 ms", () => {
     }
   }
 });
+
+Deno.test("a stamp made after control looked at the clock is now, not long ago", () => {
+  for (const nowMs of [1000, 100_001.5, 2 ** 31, 2 ** 32 + 3]) {
+    for (const aheadMs of [1, 20, 1000]) {
+      const stamp = Math.trunc(nowMs + aheadMs) | 0;
+      assertEquals(stampMs(stamp, nowMs), nowMs);
+    }
+  }
+});

@@ -24,7 +24,7 @@ import {
   unsupported,
 } from "../quick.ts";
 import { closeSockets, openSockets } from "../socket.ts";
-import { ERRNO, SysError } from "../sys/libc.ts";
+import { cString, ERRNO, libc, SysError } from "../sys/libc.ts";
 import { setDevice } from "../uapi_client.ts";
 import { formatSet, type PeerUpdate } from "../uapi_state.ts";
 import type { CommandContext } from "./context.ts";
@@ -64,7 +64,7 @@ export async function runCommand(ctx: CommandContext): Promise<number> {
     throw new CliError(problems.map((text) => `${path}: ${text}`).join("\n"));
   }
   const peers = await resolvePeers(path, config);
-  if (await linkExists(name)) {
+  if (linkExists(name)) {
     throw new CliError(`${name} exists already; wgd down ${name} removes it`);
   }
   probePort(path, config.interface.listenPort ?? 0);
@@ -162,14 +162,9 @@ function probePort(path: string, port: number): void {
   }
 }
 
-async function linkExists(name: string): Promise<boolean> {
-  try {
-    await Deno.lstat(`/sys/class/net/${name}`);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
+/** In the network namespace of this thread; /sys may show another one. */
+function linkExists(name: string): boolean {
+  return libc().if_nametoindex(cString(name)) !== 0;
 }
 
 function plan(
