@@ -84,7 +84,7 @@ export async function listenUapi(
     removed,
     close(): void {
       if (own()) Deno.removeSync(path);
-      watch.close();
+      closeQuietly(watch);
       listener.close();
       for (const connection of connections) closeQuietly(connection);
     },
@@ -136,11 +136,11 @@ function isDisconnect(error: unknown): boolean {
     error instanceof Deno.errors.Interrupted;
 }
 
-function closeQuietly(connection: Deno.UnixConn): void {
+function closeQuietly(resource: { close(): void }): void {
   try {
-    connection.close();
+    resource.close();
   } catch (error) {
-    // Its readable stream has closed it already.
+    // Who iterated over it has closed it already.
     if (!(error instanceof Deno.errors.BadResource)) throw error;
   }
 }
