@@ -14,8 +14,3 @@ export class BugError extends Error {
 export function bug(condition: boolean, message: string): asserts condition {
   if (!condition) throw new BugError(message);
 }
-
-/** For the default branch of an exhaustive switch. */
-export function unreachable(value: never): never {
-  throw new BugError(`unreachable: ${String(value)}`);
-}

@@ -13,7 +13,6 @@
 const SYMBOLS = {
   open: { parameters: ["buffer", "i32", "i32"], result: "i32" }, // const char *, int, mode_t
   close: { parameters: ["i32"], result: "i32" },
-  dup: { parameters: ["i32"], result: "i32" },
   fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" }, // int, int, long
   ioctl: { parameters: ["i32", "u32", "buffer"], result: "i32" }, // int, unsigned long, void *
   ioctlValue: {
@@ -60,8 +59,6 @@ const SYMBOLS = {
   if_nametoindex: { parameters: ["buffer"], result: "u32" },
   umask: { parameters: ["u32"], result: "u32" },
   setsid: { parameters: [], result: "i32" },
-  geteuid: { parameters: [], result: "u32" },
-  prctl: { parameters: ["i32", "u64", "u64", "u64", "u64"], result: "i32" },
   strerror: { parameters: ["i32"], result: "pointer" },
   __errno_location: { parameters: [], result: "pointer" },
 } as const satisfies Deno.ForeignLibraryInterface;
