@@ -10,19 +10,16 @@ import { AllowedIpsReader } from "./allowedips.ts";
 import {
   Arena,
   type ArenaLimits,
-  CHAIN_MAX,
   HEADER,
   THREAD_INBOUND,
   THREAD_OUTBOUND,
   WORK_BYTES,
 } from "./arena.ts";
 import { bug } from "./assert.ts";
-import {
-  AEAD_DESCRIPTOR_WORDS,
-  AEAD_WORK_BYTES,
-  type AeadChoice,
-  createAead,
-} from "./crypto/aead.ts";
+import { LaneWaker } from "./crypt.ts";
+import { type ChosenAead, createDataAead } from "./aead_choice.ts";
+import type { Aead } from "./crypto/aead.ts";
+import { AEAD_WORK_BYTES } from "./crypto/aead.ts";
 import { createChecksum } from "./crypto/checksum.ts";
 import {
   BatchedReceiver,
@@ -40,7 +37,7 @@ import { Tun, type TunHandle } from "./tun.ts";
 /** Sides that one loop drives. */
 export type Role = "outbound" | "inbound" | "both";
 
-/** What a worker is started with; can be posted to it. */
+/** What a data worker is started with; can be posted to it. */
 export interface LoopOptions {
   readonly limits: ArenaLimits;
   readonly memory: WebAssembly.Memory;
@@ -50,9 +47,11 @@ export interface LoopOptions {
   readonly eventFd: number;
   /** Readable when the state of some link changed; -1 where not watched. */
   readonly linkFd: number;
-  readonly crypto: AeadChoice;
+  readonly crypto: ChosenAead;
   /** Whether to send and receive many datagrams in one message. */
   readonly segments: boolean;
+  /** Lanes that help to seal and open. */
+  readonly lanes: number;
 }
 
 /** Where the datagrams go, if not by system calls in batches. */
@@ -62,8 +61,7 @@ export interface Datagrams {
 }
 
 /** Places in a thread's scratch area, in bytes; the AEAD's own comes first. */
-const DESCRIPTORS_AT = AEAD_WORK_BYTES;
-const DATAGRAMS_AT = DESCRIPTORS_AT + CHAIN_MAX * AEAD_DESCRIPTOR_WORDS * 4;
+const DATAGRAMS_AT = AEAD_WORK_BYTES;
 const TUN_AT = DATAGRAMS_AT + DATAGRAMS_SCRATCH_BYTES;
 bug(TUN_AT + Tun.SCRATCH_BYTES <= WORK_BYTES, "scratch areas fit");
 
@@ -87,6 +85,7 @@ export class Loop {
   readonly #pollfds = new Int32Array(POLLFDS * POLLFD_WORDS);
   readonly #drain = new Uint8Array(8192);
   readonly #plain: boolean;
+  readonly #aeads: Aead[] = [];
   #generation = -1;
   /** -1 once the interface is gone. */
   #tunFd: number;
@@ -100,14 +99,15 @@ export class Loop {
     this.#plain = datagrams !== undefined;
     this.#control = controlWaker(arena);
     const allowedIps = new AllowedIpsReader(arena);
+    const lanes = new LaneWaker(arena, options.lanes);
     const parts = (thread: number) => ({
       arena,
       allowedIps,
       control: this.#control,
       tun: new Tun(arena, options.tun, arena.work(thread) + TUN_AT),
       checksum: createChecksum(arena.memory),
-      aead: createAead(arena.memory, arena.work(thread), options.crypto),
-      descriptors: arena.work(thread) + DESCRIPTORS_AT,
+      aead: this.#aead(arena, thread),
+      lanes,
     });
     const scratch = (thread: number) => arena.work(thread) + DATAGRAMS_AT;
     if (options.role !== "inbound") {
@@ -132,6 +132,13 @@ export class Loop {
     }
   }
 
+  #aead(arena: Arena, thread: number): Aead {
+    const { crypto } = this.#options;
+    const aead = createDataAead(arena.memory, arena.work(thread), crypto);
+    this.#aeads.push(aead);
+    return aead;
+  }
+
   /** Runs until control clears HEADER.RUNNING. Blocks the thread. */
   run(): void {
     while (this.#prepare()) {
@@ -139,6 +146,11 @@ export class Loop {
       libc().poll(this.#pollfds, POLLFDS, -1);
       this.#awake();
     }
+    this.#close();
+  }
+
+  #close(): void {
+    for (const aead of this.#aeads) aead.close?.();
   }
 
   /** The same on a thread that has more to do. */
@@ -152,6 +164,7 @@ export class Loop {
       await libc().pollAsync(this.#pollfds, POLLFDS, -1);
       this.#awake();
     }
+    this.#close();
   }
 
   /** Takes up new sockets; false when the loop shall end. */
@@ -168,9 +181,7 @@ export class Loop {
       Atomics.store(i32, HEADER.INBOUND_SOCKETS, generation);
     }
     if (this.#outbound !== undefined) {
-      // While the interface is down its packets wait, but not its end.
-      const events = Atomics.load(i32, HEADER.UP) === 1 ? POLLIN : 0;
-      this.#watch(TUN, this.#tunFd, events);
+      this.#watch(TUN, this.#tunFd);
       Atomics.store(i32, HEADER.OUTBOUND_SOCKETS, generation);
     }
     return true;
@@ -191,9 +202,13 @@ export class Loop {
   #maySleep(): boolean {
     this.#setSleeps(1);
     // The TUN is not read while the interface is down; see Tun.read.
-    this.#pollfds[TUN * POLLFD_WORDS + 1] =
-      Atomics.load(this.#i32, HEADER.UP) === 0 ? 0 : POLLIN;
+    const up = Atomics.load(this.#i32, HEADER.UP) === 1;
+    this.#listen(TUN, up && this.#outbound?.blocked === false);
+    for (let i = 0; i < HEADER.SOCKET_FD_COUNT; i++) {
+      this.#listen(SOCKET + i, this.#inbound?.blocked === false);
+    }
     const awaited = (this.#outbound?.idle ?? true) &&
+      (this.#inbound?.idle ?? true) &&
       Atomics.load(this.#i32, HEADER.RUNNING) === 1 &&
       Atomics.load(this.#i32, HEADER.SOCKETS_GENERATION) === this.#generation;
     if (!awaited) this.#setSleeps(0);
@@ -236,9 +251,14 @@ export class Loop {
     this.#control.wake();
   }
 
-  #watch(i: number, fd: number, events = POLLIN): void {
+  #watch(i: number, fd: number): void {
     this.#pollfds[i * POLLFD_WORDS] = fd;
-    this.#pollfds[i * POLLFD_WORDS + 1] = events;
+    this.#listen(i, true);
+  }
+
+  /** Whether to wake up when the descriptor has something; its end always does. */
+  #listen(i: number, yes: boolean): void {
+    this.#pollfds[i * POLLFD_WORDS + 1] = yes ? POLLIN : 0;
   }
 
   #revents(i: number): number {

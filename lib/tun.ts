@@ -58,6 +58,16 @@ export class TunError extends Error {
  * @throws TunError when there is no /dev/net/tun, no right, or the name is in use
  */
 export function createTun(name: string, offload: boolean): TunHandle {
+  const tun = openTun(name, offload ? IFF_VNET_HDR : 0);
+  if (!offload) return { ...tun, offloads: undefined };
+  const offloads = enableOffloads(tun.fd, true);
+  if (offloads !== undefined) return { ...tun, offloads };
+  // Vnet headers cannot be had, and not be given back either.
+  libc().close(tun.fd);
+  return { ...openTun(name, 0), offloads: undefined };
+}
+
+function openTun(name: string, flags: number): { fd: number; name: string } {
   const c = libc();
   const fd = c.open(
     cString("/dev/net/tun"),
@@ -69,7 +79,7 @@ export function createTun(name: string, offload: boolean): TunHandle {
   ifreq.set(new TextEncoder().encode(name).subarray(0, IFNAMSIZ - 1));
   new DataView(ifreq.buffer).setInt16(
     IFNAMSIZ,
-    IFF_TUN | IFF_NO_PI | (offload ? IFF_VNET_HDR : 0),
+    IFF_TUN | IFF_NO_PI | flags,
     true,
   );
   if (c.ioctl(fd, TUNSETIFF, ifreq) < 0) {
@@ -77,38 +87,57 @@ export function createTun(name: string, offload: boolean): TunHandle {
     c.close(fd);
     throw createError(name, number);
   }
-  const offloads = offload ? enableOffloads(fd) : undefined;
-  return { fd, name: ifName(ifreq), offloads };
+  return { fd, name: ifName(ifreq) };
 }
 
 /**
  * Takes over a TUN descriptor that another program opened (WG_TUN_FD).
  *
- * @throws SysError when `fd` is none
+ * @param offload whether to ask for super-packets, where it has vnet headers
+ * @throws SysError when `fd` is none, or its vnet headers are of another kind
  */
-export function adoptTun(fd: number): TunHandle {
+export function adoptTun(fd: number, offload = true): TunHandle {
   const c = libc();
   const ifreq = new Uint8Array(IFREQ_BYTES);
   check(c.ioctl(fd, TUNGETIFF, ifreq), `descriptor ${fd} is no TUN interface`);
   const flags = check(c.fcntl(fd, F_GETFL, 0), "fcntl");
   check(c.fcntl(fd, F_SETFL, flags | O_NONBLOCK), "fcntl");
   const kind = new DataView(ifreq.buffer).getInt16(IFNAMSIZ, true);
-  const offloads = (kind & IFF_VNET_HDR) !== 0 ? enableOffloads(fd) : undefined;
+  if ((kind & IFF_VNET_HDR) === 0) {
+    return { fd, name: ifName(ifreq), offloads: undefined };
+  }
+  const offloads = enableOffloads(fd, offload);
+  if (offloads === undefined) {
+    throw new SysError("set the size of the TUN's vnet header", errno());
+  }
   return { fd, name: ifName(ifreq), offloads };
 }
 
-/** Asks for all that the kernel has: USO came with Linux 6.2. */
-function enableOffloads(fd: number): TunOffloads {
+/** @returns undefined when vnet headers cannot be set up */
+function enableOffloads(fd: number, wanted: boolean): TunOffloads | undefined {
   const c = libc();
-  check(
-    c.ioctl(fd, TUNSETVNETHDRSZ, new Int32Array([VNET_HEADER])),
-    "set the size of the TUN's vnet header",
-  );
-  if (c.ioctlValue(fd, TUNSETOFFLOAD, TUN_F_TSO | TUN_F_USO) === 0) {
-    return { tcp: true, udp: true };
-  }
-  const tcp = c.ioctlValue(fd, TUNSETOFFLOAD, TUN_F_TSO) === 0;
-  return { tcp, udp: false };
+  const size = new Int32Array([VNET_HEADER]);
+  if (c.ioctl(fd, TUNSETVNETHDRSZ, size) < 0) return undefined;
+  const set = (flags: number): boolean =>
+    c.ioctlValue(fd, TUNSETOFFLOAD, flags) === 0;
+  if (wanted) return probeOffloads(set);
+  set(0);
+  return { tcp: false, udp: false };
+}
+
+/**
+ * Asks for all that the kernel may have, and for less when it refuses: USO came
+ * with Linux 6.2. TSO for one of IPv4 and IPv6 alone is no use to us, and no
+ * kernel has but that.
+ *
+ * @param set asks for TUN_F_… flags; false when they are refused
+ */
+export function probeOffloads(set: (flags: number) => boolean): TunOffloads {
+  if (set(TUN_F_TSO | TUN_F_USO)) return { tcp: true, udp: true };
+  if (set(TUN_F_TSO)) return { tcp: true, udp: false };
+  // What an earlier owner of the descriptor asked for must not stay on.
+  set(0);
+  return { tcp: false, udp: false };
 }
 
 /** The interface's present name, or undefined when it is gone. */

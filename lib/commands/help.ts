@@ -34,7 +34,11 @@ function columns(rows: readonly (readonly [string, string])[]): string {
 function optionRow(option: Option): readonly [string, string] {
   const short = option.short ? `-${option.short}, ` : "    ";
   const value = option.value ? ` ${option.value}` : "";
-  const choices = option.choices ? ` (${option.choices.join(", ")})` : "";
+  const choices = option.choices
+    ? ` (${option.choices.join(", ")})`
+    : option.max
+    ? ` (0 to ${option.max})`
+    : "";
   return [`${short}--${option.name}${value}`, option.summary + choices];
 }
 

@@ -59,12 +59,13 @@ function parseOptions(
     unknown,
   });
   const values: Record<string, string | boolean | undefined> = {};
-  for (const { name, value, choices } of options) {
+  for (const option of options) {
+    const { name, value } = option;
     const given: unknown = parsed[name];
     if (!value) values[name] = given === true ? true : undefined;
     else if (typeof given === "string") {
-      if (given === "" || (choices && !choices.includes(given))) {
-        const expected = choices ? `one of ${choices.join(", ")}` : value;
+      const expected = expectedOf(option);
+      if (given === "" || !isAllowed(option, given)) {
         throw usageError(
           `${prefix}--${name}: ${
             given === "" ? "no value" : JSON.stringify(given)
@@ -209,4 +210,14 @@ export async function main(
     io.err(`wgd: this is a bug in wgd: ${trace}`);
     return EXIT.FAILED;
   }
+}
+
+function isAllowed({ choices, max }: Option, given: string): boolean {
+  if (max !== undefined) return /^\d{1,9}$/.test(given) && +given <= max;
+  return choices === undefined || choices.includes(given);
+}
+
+function expectedOf({ choices, max, value }: Option): string | undefined {
+  if (max !== undefined) return `a number from 0 to ${max}`;
+  return choices ? `one of ${choices.join(", ")}` : value;
 }
