@@ -141,3 +141,16 @@ export class Lanes {
     this.#timers.add(timer);
   }
 }
+
+/** Waits for `promise`, but not for ever. */
+export async function within(
+  promise: Promise<unknown>,
+  ms: number,
+): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const timeout = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, ms);
+  });
+  await Promise.race([promise, timeout]);
+  clearTimeout(timer);
+}

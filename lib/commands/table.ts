@@ -6,6 +6,7 @@
  * @module
  */
 import { LANES_MAX } from "../arena.ts";
+import { QUEUES_MAX } from "../tun.ts";
 import type { CommandContext } from "./context.ts";
 
 /** An option of a command: `--name`, with a value if `value` says so. */
@@ -70,6 +71,12 @@ const DEVICE_OPTIONS: readonly Option[] = [
     value: "N",
     max: LANES_MAX,
     summary: "Threads that help to seal and open packets",
+  },
+  {
+    name: "queues",
+    value: "N",
+    max: QUEUES_MAX,
+    summary: "Queues of the interface",
   },
   {
     name: "crypto",
