@@ -11,10 +11,12 @@
  */
 import { bug } from "./assert.ts";
 import {
+  LANES_MAX,
   MAX_PEERS_PER_DEVICE,
   MAX_QUEUED_INCOMING_HANDSHAKES,
 } from "./messages.ts";
-import { KEYPAIR, PEER, SESSION } from "./records.ts";
+import { AEAD_WORK_BYTES } from "./crypto/aead.ts";
+import { CHAIN, KEYPAIR, PEER, SESSION } from "./records.ts";
 
 /** How many records of each kind the arena has room for. */
 export interface ArenaLimits {
@@ -39,10 +41,12 @@ export const DEFAULT_LIMITS: ArenaLimits = {
 /** Most packets that one pass of a worker reads, seals or opens, and writes. */
 export const BATCH = 64;
 
-/** Most packets that one call of the AEAD seals or opens. */
-export const CHAIN_MAX = 512;
-/** Bytes of the area where outbound lays out the segments of super-packets. */
-export const SEGMENTS_BYTES = 1 << 20;
+/** Chains of one direction. */
+export const CHAINS = 256;
+/** Most packets of one direction that wait for a lane (kernel: MAX_QUEUED_PACKETS). */
+export const CRYPT_RING_PACKETS = 1024;
+/** Slots for what is received: it keeps its slot until it is delivered. */
+export const RX_SLOTS = 128;
 
 /**
  * A slot holds one packet of any size, with room before and after it. The odd
@@ -74,9 +78,15 @@ export const HEADER = {
   LINK_CHANGED: 33,
   /** Set to 1 by outbound when the interface is gone. */
   TUN_GONE: 34,
-  /** Epochs: odd while the worker may hold numbers of records (lib/epoch). */
+  /** Epochs of the workers, and the last that each is done with (lib/epoch). */
   OUTBOUND_EPOCH: 64,
   INBOUND_EPOCH: 80,
+  EPOCH_DONE: 1,
+  /** Slots and chains in use: each worker's last word, for accounting. */
+  OUTBOUND_SLOTS: 66,
+  OUTBOUND_CHAINS: 67,
+  INBOUND_SLOTS: 82,
+  INBOUND_CHAINS: 83,
   /** 1 while the thread sleeps and wants to be woken (lib/queueing). */
   OUTBOUND_SLEEPS: 96,
   INBOUND_SLEEPS: 112,
@@ -94,6 +104,17 @@ export const HEADER = {
   TABLES: 512,
   /** An endpoint block that control works with. */
   SCRATCH_ENDPOINT: 608,
+  /** Chains that are done: queues of 64 words (lib/crypt). */
+  OUTBOUND_DONE: 640,
+  INBOUND_DONE: 704,
+  /** Rings of chains that wait for a lane: 64 words of indices each (lib/crypt). */
+  OUTBOUND_RING: 768,
+  INBOUND_RING: 832,
+  /** Lanes that sleep, and the word that they sleep on (lib/lane). */
+  LANES_ASLEEP: 896,
+  LANES_WAKE: 912,
+  /** The chain that each lane works on, 0: none. */
+  LANE_CHAINS: 928,
   WORDS: 1024,
 } as const;
 
@@ -117,7 +138,7 @@ export const THREAD_OUTBOUND = 1;
 export const THREAD_INBOUND = 2;
 const THREADS = 3;
 
-/** Bytes for one worker's AEAD scratch, descriptors and system call structures. */
+/** Bytes for one worker's AEAD scratch and system call structures. */
 export const WORK_BYTES = 256 * 1024;
 
 const INDEX_BUCKETS = 1 << 16;
@@ -135,9 +156,11 @@ export interface ArenaLayout {
   readonly handshakesRing: number;
   readonly messagesRing: number;
   readonly work: number;
+  readonly laneWork: number;
+  readonly rings: number;
+  readonly chains: number;
   readonly rxSlots: number;
   readonly txSlots: number;
-  readonly segments: number;
   /** One word for each tx slot: the next of its list. */
   readonly txSlotLinks: number;
   /** One word for each tx slot: bytes of payload. */
@@ -177,9 +200,11 @@ function layoutOf(limits: ArenaLimits): ArenaLayout {
     handshakesRing: region(HANDSHAKES_RING_CAPACITY * MESSAGE_ENTRY.WORDS),
     messagesRing: region(MESSAGES_RING_CAPACITY * MESSAGE_ENTRY.WORDS),
     work: region(THREADS * WORK_BYTES / 4),
-    rxSlots: region(BATCH * slotWords),
+    laneWork: region(LANES_MAX * AEAD_WORK_BYTES / 4),
+    rings: region(2 * CHAINS),
+    chains: region((2 * CHAINS + 1) * CHAIN.WORDS),
+    rxSlots: region((RX_SLOTS + 1) * slotWords),
     txSlots: region((limits.txSlots + 1) * slotWords),
-    segments: region(SEGMENTS_BYTES / 4),
     txSlotLinks: region(limits.txSlots + 1),
     txSlotLengths: region(limits.txSlots + 1),
     indexBuckets: region(INDEX_BUCKETS),
@@ -259,9 +284,27 @@ export class Arena {
     return this.layout.txSlots * 4 + slot * SLOT_BYTES + SLOT_HEADROOM;
   }
 
-  /** Byte offset of inbound's slot `slot` (0 to BATCH - 1). */
-  rxSlot(slot: number): number {
-    return this.layout.rxSlots * 4 + slot * SLOT_BYTES;
+  /**
+   * Byte offset of what inbound's slot `slot` (1 to RX_SLOTS) received. An
+   * endpoint block, where it came from, is at the slot's start.
+   */
+  rxPayload(slot: number): number {
+    return this.layout.rxSlots * 4 + slot * SLOT_BYTES + SLOT_HEADROOM;
+  }
+
+  /** First word of the endpoint block of inbound's slot `slot`. */
+  rxEndpoint(slot: number): number {
+    return this.layout.rxSlots + slot * (SLOT_BYTES / 4);
+  }
+
+  /** First word of chain `chain`'s record. */
+  chain(chain: number): number {
+    return this.layout.chains + chain * CHAIN.WORDS;
+  }
+
+  /** Byte offset of a lane's scratch area of AEAD_WORK_BYTES. */
+  laneWork(lane: number): number {
+    return this.layout.laneWork * 4 + lane * AEAD_WORK_BYTES;
   }
 
   /** Byte offset of a thread's scratch area of {@link WORK_BYTES}. */

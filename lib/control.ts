@@ -204,10 +204,14 @@ export class Control extends PeerFields {
 
   #keyConfirmed(peer: number): void {
     const { i32 } = this.#arena;
-    const next = i32[this.#arena.peer(peer) + PEER.NEXT];
-    if (next === 0) return;
-    if (i32[this.#arena.keypair(next) + KEYPAIR.CONFIRMED] === 0) return;
-    if (!this.#p.keypairs.promoteNext(peer, next)) return;
+    const slots = this.#arena.peer(peer);
+    const next = i32[slots + PEER.NEXT];
+    // If it is not `next` any more, a handshake since then has promoted it.
+    if (i32[this.#arena.keypair(next) + KEYPAIR.CONFIRMED] !== 0) {
+      this.#p.keypairs.promoteNext(peer, next);
+    }
+    // Or the keys were taken away: the interface went down.
+    if (i32[slots + PEER.CURRENT] === 0) return;
     const session = this.#p.sessions.sessionOf(peer, true);
     if (session !== 0) {
       this.#p.timers.handshakeComplete(session, this.#o.wallMs());

@@ -19,6 +19,8 @@ export const COUNTER_NAMES = [
   "tx_interface_down",
   "tx_staged_dropped",
   "tx_slots_exhausted",
+  "tx_queue_full",
+  "tx_lane_failed",
   "tx_send_failed",
   "tx_source_forgotten",
   "tx_tun_read_failed",
@@ -27,6 +29,8 @@ export const COUNTER_NAMES = [
   "rx_invalid_message",
   "rx_unknown_index",
   "rx_key_expired",
+  "rx_queue_full",
+  "rx_lane_failed",
   "rx_auth_failed",
   "rx_replayed",
   "rx_not_ip",
@@ -35,7 +39,9 @@ export const COUNTER_NAMES = [
   "rx_handshake_queue_full",
   "rx_receive_failed",
   "rx_tun_write_failed",
-  // Control: handshake messages.
+  "rx_offload_refused",
+  // Control: workers, handshake messages.
+  "lanes_restarted",
   "handshake_invalid_mac",
   "handshake_under_load",
   "handshake_ratelimited",

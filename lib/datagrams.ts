@@ -46,14 +46,18 @@ const CONTROL_BYTES = 128;
 const MSG_DONTWAIT = 0x40;
 const MSG_TRUNC = 0x20;
 const POLLOUT = 4;
-/** Messages received at once: each may be many datagrams. */
-const RECEIVE_MAX = 16;
+/** Pieces of a batch of messages, and of one message: UIO_MAXIOV would be 1,024. */
+const PIECES_MAX = 1024;
+const MESSAGE_PIECES_MAX = 64;
 /** How long a full socket may hold up a batch before it is dropped. */
 const SEND_WAIT_MS = 100;
 
+/** Word of an iovec: its length. */
+const IOVEC_LENGTH = 2;
+
 const HEADERS_AT = 0;
 const IOVECS_AT = HEADERS_AT + BATCH * MMSGHDR_BYTES;
-const ENDPOINTS_AT = IOVECS_AT + BATCH * IOVEC_BYTES;
+const ENDPOINTS_AT = IOVECS_AT + PIECES_MAX * IOVEC_BYTES;
 const CONTROLS_AT = ENDPOINTS_AT + BATCH * ENDPOINT.WORDS * 4;
 /** Bytes of scratch that a sender or a receiver needs. */
 export const DATAGRAMS_SCRATCH_BYTES = CONTROLS_AT + BATCH * CONTROL_BYTES;
@@ -80,12 +84,18 @@ class Batch {
     for (let i = 0; i < BATCH; i++) {
       const header = this.header(i);
       this.memory.setAddress(header + MMSGHDR.NAME, this.endpoint(i) * 4);
-      this.memory.setAddress(header + MMSGHDR.IOV, this.iovec(i) * 4);
+      this.setPieces(i, this.iovec(i), 1);
       this.memory.setAddress(header + MMSGHDR.CONTROL, this.control(i) * 4);
-      this.i32[header + MMSGHDR.IOV_LENGTH] = 1;
       pointers.push(this.memory.pointer(header * 4));
     }
     this.pointers = pointers;
+  }
+
+  /** Says where the pieces of message i are. */
+  setPieces(i: number, iovec: number, count: number): void {
+    const header = this.header(i);
+    this.memory.setAddress(header + MMSGHDR.IOV, iovec * 4);
+    this.i32[header + MMSGHDR.IOV_LENGTH] = count;
   }
 
   header(i: number): number {
@@ -115,10 +125,15 @@ export class BatchedSender implements DatagramSender {
   readonly #hasSource = new Uint8Array(BATCH);
   readonly #ds = new Uint8Array(BATCH);
   readonly #sizes = new Int32Array(BATCH);
-  readonly #offsets = new Float64Array(BATCH);
+  /** First piece of each message, and the number of them. */
+  readonly #firsts = new Int32Array(BATCH + 1);
   readonly #walk = new SegmentWalk();
   readonly #pollfd = new Int32Array(2);
   #count = 0;
+  /** Pieces so far, where the last ends and how long it is. */
+  #pieces = 0;
+  #end = 0;
+  #length = 0;
   #segments: boolean;
 
   /** @param segments whether to try UDP_SEGMENT */
@@ -139,19 +154,52 @@ export class BatchedSender implements DatagramSender {
     return this.#count;
   }
 
-  add(offset: number, length: number, ds: number, size: number): void {
+  get full(): boolean {
+    return this.#count === BATCH ||
+      this.#pieces + MESSAGE_PIECES_MAX > PIECES_MAX;
+  }
+
+  add(offset: number, length: number, ds: number): void {
     const b = this.#batch;
     const i = this.#count++;
-    b.memory.setIovec(b.iovec(i), offset, length);
     this.#ds[i] = ds;
-    this.#sizes[i] = size;
-    this.#offsets[i] = offset;
+    this.#sizes[i] = 0;
+    this.#firsts[i] = this.#pieces;
+    this.#addPiece(offset, length);
+    b.setPieces(i, b.iovec(this.#firsts[i]), 1);
     this.#address(i);
+  }
+
+  append(offset: number, length: number): void {
+    const b = this.#batch;
+    const i = this.#count - 1;
+    if (offset === this.#end) {
+      this.#end += length;
+      this.#length += length;
+      b.i32[b.iovec(this.#pieces - 1) + IOVEC_LENGTH] = this.#length;
+      return;
+    }
+    this.#addPiece(offset, length);
+    b.i32[b.header(i) + MMSGHDR.IOV_LENGTH]++;
+  }
+
+  #addPiece(offset: number, length: number): void {
+    const b = this.#batch;
+    b.memory.setIovec(b.iovec(this.#pieces++), offset, length);
+    this.#end = offset + length;
+    this.#length = length;
+  }
+
+  setSize(size: number): void {
+    const i = this.#count - 1;
+    this.#sizes[i] = size;
+    this.#control(i, this.#isV4(i));
   }
 
   flush(): void {
     const n = this.#count;
-    this.#count = 0;
+    this.#firsts[n] = this.#pieces;
+    this.#count = this.#pieces = 0;
     for (let i = 0; i < n;) {
       const fd = this.#fds[i];
       let end = i + 1;
@@ -218,16 +266,20 @@ export class BatchedSender implements DatagramSender {
   #sendSingly(fd: number, i: number): number {
     const b = this.#batch;
     const size = this.#sizes[i];
-    const iovec = b.iovec(i);
-    const offset = this.#offsets[i];
-    const walk = this.#walk.start(offset, b.i32[iovec + 2], size);
+    const first = b.iovec(this.#firsts[i]);
     this.#sizes[i] = 0;
     this.#control(i, this.#isV4(i));
     let error = 0;
-    while (walk.next()) {
-      b.memory.setIovec(iovec, walk.offset, walk.length);
-      for (let done = i; done === i;) done = this.#sendRun(fd, i, i + 1);
-      error ||= this.errors[i];
+    for (let piece = this.#firsts[i]; piece < this.#firsts[i + 1]; piece++) {
+      const iovec = b.iovec(piece);
+      const offset = b.memory.offsetOf(iovec);
+      const walk = this.#walk.start(offset, b.i32[iovec + IOVEC_LENGTH], size);
+      b.setPieces(i, first, 1);
+      while (walk.next()) {
+        b.memory.setIovec(first, walk.offset, walk.length);
+        for (let done = i; done === i;) done = this.#sendRun(fd, i, i + 1);
+        error ||= this.errors[i];
+      }
     }
     return error;
   }
@@ -319,27 +371,24 @@ export class BatchedSender implements DatagramSender {
 /** Receives by `recvmmsg`, to inbound's slots. */
 export class BatchedReceiver implements DatagramReceiver {
   readonly #batch: Batch;
-  readonly #slots: number;
+  readonly #arena: Arena;
   readonly #sizes = new Int32Array(BATCH);
+  /** Slot of each message, as the headers have it. */
+  readonly #slots = new Int32Array(BATCH);
   /** Which of the two sockets is read first: they take turns. */
   #turn = 0;
 
   constructor(arena: Arena, scratch: number) {
+    this.#arena = arena;
     this.#batch = new Batch(arena, scratch);
-    this.#slots = arena.rxSlot(0) + SLOT_HEADROOM;
-    const capacity = SLOT_BYTES - 2 * SLOT_HEADROOM;
-    for (let i = 0; i < BATCH; i++) {
-      this.#batch.memory.setIovec(
-        this.#batch.iovec(i),
-        this.offset(i),
-        capacity,
-      );
-      this.#rearm(i);
-    }
+    for (let i = 0; i < BATCH; i++) this.#rearm(i);
   }
 
-  receive(): number {
+  receive(slots: Int32Array, count: number): number {
     const { i32 } = this.#batch;
+    for (let i = 0; i < count; i++) {
+      if (slots[i] !== this.#slots[i]) this.#place(i, slots[i]);
+    }
     for (let tries = 0; tries < HEADER.SOCKET_FD_COUNT; tries++) {
       this.#turn ^= 1;
       const fd = i32[HEADER.SOCKET_FD + this.#turn];
@@ -347,7 +396,7 @@ export class BatchedReceiver implements DatagramReceiver {
       const n = libc().recvmmsg(
         fd,
         this.#batch.pointers[0],
-        RECEIVE_MAX,
+        count,
         MSG_DONTWAIT,
         null,
       );
@@ -361,8 +410,14 @@ export class BatchedReceiver implements DatagramReceiver {
     return 0;
   }
 
-  offset(i: number): number {
-    return this.#slots + i * SLOT_BYTES;
+  /** Puts message i into another slot. */
+  #place(i: number, slot: number): void {
+    const b = this.#batch;
+    this.#slots[i] = slot;
+    const capacity = SLOT_BYTES - 2 * SLOT_HEADROOM;
+    b.memory.setIovec(b.iovec(i), this.#arena.rxPayload(slot), capacity);
+    const name = b.header(i) + MMSGHDR.NAME;
+    b.memory.setAddress(name, this.#arena.rxEndpoint(slot) * 4);
   }
 
   length(i: number): number {
@@ -372,10 +427,6 @@ export class BatchedReceiver implements DatagramReceiver {
 
   size(i: number): number {
     return this.#sizes[i];
-  }
-
-  endpointWordOf(i: number): number {
-    return this.#batch.endpoint(i);
   }
 
   #rearm(i: number): void {
@@ -390,7 +441,7 @@ export class BatchedReceiver implements DatagramReceiver {
   #received(i: number): void {
     const { i32 } = this.#batch;
     const header = this.#batch.header(i);
-    const at = this.#batch.endpoint(i);
+    const at = this.#arena.rxEndpoint(this.#slots[i]);
     if ((i32[header + MMSGHDR.FLAGS] & MSG_TRUNC) !== 0) {
       i32[header + MMSGHDR.MESSAGE_LENGTH] = 0;
     }

@@ -12,7 +12,6 @@ import {
   BATCH,
   SLOT_BYTES,
   SLOT_HEADROOM,
-  THREAD_INBOUND,
   THREAD_OUTBOUND,
 } from "./arena.ts";
 import { describeEndpoint, fillEndpoint } from "./endpoint.ts";
@@ -25,7 +24,7 @@ import { ERRNO, SysError } from "./sys/libc.ts";
 const RECEIVED_MAX = 1024;
 /** Datagrams being sent at a time. */
 const SENDING_MAX = 1024;
-/** Place of the endpoint blocks in a thread's scratch area. */
+/** Place of the endpoint blocks in outbound's scratch area. */
 const BLOCKS_AT = 192 * 1024;
 
 interface Received {
@@ -98,7 +97,8 @@ export class PlainDatagrams implements DatagramSender, DatagramReceiver {
   }
 
   get endpointWord(): number {
-    return this.#block(THREAD_OUTBOUND, this.#batch.length);
+    return (this.#arena.work(THREAD_OUTBOUND) + BLOCKS_AT) / 4 +
+      this.#batch.length * ENDPOINT.WORDS;
   }
 
   get count(): number {
@@ -107,7 +107,17 @@ export class PlainDatagrams implements DatagramSender, DatagramReceiver {
 
   readonly segments = false;
 
-  add(offset: number, length: number, _ds: number, _size: number): void {
+  get full(): boolean {
+    return this.#batch.length === BATCH;
+  }
+
+  /** Never called: `segments` is false. */
+  append(): void {}
+
+  /** Never called either. */
+  setSize(): void {}
+
+  add(offset: number, length: number, _ds: number): void {
     const to = describeEndpoint(this.#arena, this.endpointWord);
     this.#batch.push({
       bytes: new Uint8Array(this.#arena.u8.subarray(offset, offset + length)),
@@ -137,21 +147,23 @@ export class PlainDatagrams implements DatagramSender, DatagramReceiver {
     return 0;
   }
 
-  receive(): number {
-    const n = Math.min(BATCH, this.#received.length);
+  receive(slots: Int32Array, count: number): number {
+    const n = Math.min(count, this.#received.length);
     for (let i = 0; i < n; i++) {
       const { bytes, address, port } = this.#received[i];
       const fits = bytes.length <= SLOT_BYTES - 2 * SLOT_HEADROOM;
       this.#lengths[i] = fits ? bytes.length : 0;
-      if (fits) this.#arena.u8.set(bytes, this.offset(i));
-      fillEndpoint(this.#arena, this.endpointWordOf(i), address, port, 0);
+      if (fits) this.#arena.u8.set(bytes, this.#arena.rxPayload(slots[i]));
+      fillEndpoint(
+        this.#arena,
+        this.#arena.rxEndpoint(slots[i]),
+        address,
+        port,
+        0,
+      );
     }
     this.#received.splice(0, n);
     return n;
-  }
-
-  offset(i: number): number {
-    return this.#arena.rxSlot(i) + SLOT_HEADROOM;
   }
 
   length(i: number): number {
@@ -160,14 +172,6 @@ export class PlainDatagrams implements DatagramSender, DatagramReceiver {
 
   size(_i: number): number {
     return 0;
-  }
-
-  endpointWordOf(i: number): number {
-    return this.#block(THREAD_INBOUND, i);
-  }
-
-  #block(thread: number, i: number): number {
-    return (this.#arena.work(thread) + BLOCKS_AT) / 4 + i * ENDPOINT.WORDS;
   }
 }
 

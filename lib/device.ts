@@ -8,6 +8,7 @@
 import { Arena, type ArenaLimits, DEFAULT_LIMITS, HEADER } from "./arena.ts";
 import { Control, type ObjectCounts } from "./control.ts";
 import { type CounterName, readCounters } from "./counters.ts";
+import { chooseAead, type ChosenAead } from "./aead_choice.ts";
 import type { AeadChoice } from "./crypto/aead.ts";
 import { PlainDatagrams } from "./datagrams_plain.ts";
 import { listenUapi, serveUapiFd, type UapiServer } from "./ipc.ts";
@@ -21,12 +22,26 @@ import {
   setMark,
   type UdpSockets,
 } from "./socket.ts";
-import { bootMs, check, ERRNO, libc, SysError, wallMs } from "./sys/libc.ts";
+import {
+  bootMs,
+  check,
+  ERRNO,
+  libc,
+  signalEvent,
+  SysError,
+  wallMs,
+} from "./sys/libc.ts";
 import { LinkWatch } from "./sys/link.ts";
-import { adoptTun, createTun, type TunHandle, tunName } from "./tun.ts";
+import {
+  adoptTun,
+  closeTun,
+  createTun,
+  type TunHandle,
+  tunName,
+} from "./tun.ts";
 import { serveUapi, type UapiConnection } from "./uapi.ts";
 import { type SocketSettings, UapiDevice } from "./uapi_device.ts";
-import type { WorkerReport } from "./worker.ts";
+import { Lanes, startWorker, within } from "./workers.ts";
 
 /** How datagrams are moved. */
 export type DatagramChoice = "batched" | "plain";
@@ -44,6 +59,10 @@ export interface DeviceOptions {
   readonly uapiFd?: number;
   /** Data threads: 0 works on this one, 1 one for both directions, 2 one each. */
   readonly threads?: number;
+  /** Workers that help the data threads to seal and open; 0: none. */
+  readonly lanes?: number;
+  /** Queues of the TUN; ignored with `tunFd`. One unless told otherwise. */
+  readonly queues?: number;
   /** What seals and opens packets. */
   readonly crypto?: AeadChoice;
   /** How datagrams are moved. */
@@ -54,6 +73,14 @@ export interface DeviceOptions {
   readonly limits?: ArenaLimits;
   /** Where errors and events are told. */
   readonly log: Log;
+}
+
+/** Live objects of a device: all zero once it is closed. */
+export interface DeviceObjects extends ObjectCounts {
+  /** Slots that hold packets. */
+  readonly slots: number;
+  /** Chains that are filled, under way or delivered. */
+  readonly chains: number;
 }
 
 /** Why a device ended. */
@@ -68,6 +95,9 @@ const EFD_CLOEXEC = 0x80000;
 const SWITCH_TIMEOUT_MS = 2_000;
 const STOP_TIMEOUT_MS = 2_000;
 const CORES_FOR_TWO_THREADS = 4;
+/** Cores that are left to the data threads, and most lanes of a device by itself. */
+const CORES_WITHOUT_LANES = 2;
+const LANES_DEFAULT_MAX = 8;
 
 /** A running device. */
 export class Device implements SocketSettings {
@@ -83,6 +113,8 @@ export class Device implements SocketSettings {
   readonly #cleanup = new AsyncDisposableStack();
   readonly #events: number[] = [];
   readonly #plain: PlainDatagrams | undefined;
+  readonly #lanes: Lanes;
+  #chosen: ChosenAead | undefined;
   readonly #ended = Promise.withResolvers<EndReason>();
   readonly #workers: Promise<void>[] = [];
   #sockets: UdpSockets | undefined;
@@ -114,9 +146,13 @@ export class Device implements SocketSettings {
     this.#segments = offload === "auto" || offload === "udp";
     using undo = new DisposableStack();
     this.#tun = options.tunFd === undefined
-      ? createTun(options.name, offload === "auto" || offload === "tun")
+      ? createTun(
+        options.name,
+        offload === "auto" || offload === "tun",
+        options.queues ?? 1,
+      )
       : adoptTun(options.tunFd);
-    undo.defer(() => void libc().close(this.#tun.fd));
+    undo.defer(() => closeTun(this.#tun));
     this.name = this.#tun.name;
     this.#links = new LinkWatch();
     undo.defer(() => this.#links.close());
@@ -139,6 +175,12 @@ export class Device implements SocketSettings {
     this.#plain = options.datagrams === "plain"
       ? new PlainDatagrams(this.#arena, () => this.#signal(0))
       : undefined;
+    const twoThreads = this.#threads === 2;
+    this.#lanes = new Lanes(this.#arena, () => ({
+      crypto: this.#crypto,
+      outboundFd: this.#events[0],
+      inboundFd: this.#events[twoThreads ? 1 : 0],
+    }), this.#log);
     this.#control = new Control({
       arena: this.#arena,
       fillRandom: (bytes) => crypto.getRandomValues(bytes),
@@ -159,8 +201,13 @@ export class Device implements SocketSettings {
   }
 
   /** Live objects. */
-  objects(): ObjectCounts {
-    return this.#control.objects();
+  objects(): DeviceObjects {
+    const { i32 } = this.#arena;
+    return {
+      ...this.#control.objects(),
+      slots: i32[HEADER.OUTBOUND_SLOTS] + i32[HEADER.INBOUND_SLOTS],
+      chains: i32[HEADER.OUTBOUND_CHAINS] + i32[HEADER.INBOUND_CHAINS],
+    };
   }
 
   /** What was dropped, and why. */
@@ -172,8 +219,8 @@ export class Device implements SocketSettings {
     if (this.#options.tunFd === undefined) {
       this.#links.setMtu(this.name, DEFAULT_MTU);
     }
-    await this.#startLoops();
     this.#cleanup.defer(() => this.#stopLoops());
+    await this.#startLoops();
     this.#runControl();
     await this.#followLink();
     const server = await this.#listen();
@@ -205,66 +252,62 @@ export class Device implements SocketSettings {
 
   // ---- threads ------------------------------------------------------------
 
+  /** Chosen once, while the first worker starts. */
+  get #crypto(): ChosenAead {
+    if (this.#chosen === undefined) {
+      this.#chosen = chooseAead(this.#options.crypto ?? "auto");
+      const { name, reason } = this.#chosen;
+      this.#log.verbose(`AEAD ${name}: ${reason}`);
+    }
+    return this.#chosen;
+  }
+
+  get #threads(): number {
+    if (this.#plain !== undefined) return 0;
+    return this.#options.threads ?? defaultThreads();
+  }
+
   async #startLoops(): Promise<void> {
-    const threads = this.#plain !== undefined
-      ? 0
-      : this.#options.threads ?? defaultThreads();
+    const threads = this.#threads;
+    const lanes = this.#options.lanes ?? defaultLanes();
     const roles: Role[] = threads === 2 ? ["outbound", "inbound"] : ["both"];
     for (const [i, role] of roles.entries()) {
-      const options: LoopOptions = {
+      const options = (): LoopOptions => ({
         limits: this.#arena.limits,
         memory: this.#arena.memory,
         role,
-        tun: { fd: this.#tun.fd, offloads: this.#tun.offloads },
+        tun: { fds: this.#tun.fds, offloads: this.#tun.offloads },
         eventFd: this.#events[i],
         linkFd: this.#links.fd,
-        crypto: this.#options.crypto ?? "auto",
+        crypto: this.#crypto,
         segments: this.#segments,
-      };
+        lanes,
+      });
       if (threads === 0) {
-        const loop = new Loop(options, this.#plain);
+        const loop = new Loop(options(), this.#plain);
         this.#workers.push(loop.runAsync());
-      } else await this.#startWorker(options);
+        continue;
+      }
+      const { started, ended } = startWorker(role, options, (reason) => {
+        this.#log.error(`the ${role} worker failed: ${reason}`);
+        this.#ended.resolve("worker failed");
+      });
+      this.#workers.push(ended);
+      await started;
     }
-  }
-
-  /** Resolves once the worker runs. */
-  #startWorker(options: LoopOptions): Promise<void> {
-    const started = Promise.withResolvers<void>();
-    const done = Promise.withResolvers<void>();
-    const fail = (reason: string): void => {
-      this.#log.error(`the ${options.role} worker failed: ${reason}`);
-      started.reject(new Error(`the ${options.role} worker failed: ${reason}`));
-      done.resolve();
-      this.#ended.resolve("worker failed");
-    };
-    const worker = new Worker(new URL("./worker.ts", import.meta.url), {
-      type: "module",
-      name: `wgd-${options.role}`,
-    });
-    worker.onmessage = ({ data }: MessageEvent<WorkerReport>): void => {
-      if (data.state === "failed") fail(data.reason);
-      else if (data.state === "ready") started.resolve();
-      else done.resolve();
-    };
-    worker.onerror = (event): void => {
-      event.preventDefault();
-      fail(event.message);
-    };
-    worker.postMessage(options);
-    this.#workers.push(done.promise);
-    return started.promise;
+    this.#lanes.start(lanes);
   }
 
   async #stopLoops(): Promise<void> {
     Atomics.store(this.#arena.i32, HEADER.RUNNING, 0);
     this.#wakeControl();
     for (const i of this.#events.keys()) this.#signal(i);
-    await within(Promise.all(this.#workers), STOP_TIMEOUT_MS);
+    const ended = Promise.all([...this.#workers, this.#lanes.stop()]);
+    await within(ended, STOP_TIMEOUT_MS);
   }
 
   #signal(event: number): void {
-    libc().write(this.#events[event], ONE, ONE.length);
+    signalEvent(this.#events[event]);
   }
 
   // ---- control's loop -----------------------------------------------------
@@ -315,7 +358,7 @@ export class Device implements SocketSettings {
 
   /** MTU, and sockets while the link is up. */
   async #takeLinkState(): Promise<void> {
-    const name = tunName(this.#tun.fd);
+    const name = tunName(this.#tun.fds[0]);
     if (name === undefined) return;
     // Moved to another namespace: it stays as it was.
     const state = this.#links.state(name);
@@ -440,23 +483,17 @@ export class Device implements SocketSettings {
 }
 
 /** Whether no object is left. */
-function isEmpty(objects: ObjectCounts): boolean {
+function isEmpty(objects: DeviceObjects): boolean {
   return Object.values(objects).every((count) => count === 0);
 }
-
-const ONE = new Uint8Array(new BigUint64Array([1n]).buffer);
 
 /** One thread a direction only where the far ends have cores of their own. */
 function defaultThreads(): number {
   return navigator.hardwareConcurrency >= CORES_FOR_TWO_THREADS ? 2 : 1;
 }
 
-/** Waits for `promise`, but not for ever. */
-async function within(promise: Promise<unknown>, ms: number): Promise<void> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const timeout = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, ms);
-  });
-  await Promise.race([promise, timeout]);
-  clearTimeout(timer);
+/** As many as the data threads leave cores for. */
+function defaultLanes(): number {
+  const cores = navigator.hardwareConcurrency - CORES_WITHOUT_LANES;
+  return Math.max(0, Math.min(cores, LANES_DEFAULT_MAX));
 }

@@ -1,9 +1,11 @@
 /**
  * Grace periods: when a record that the data workers may still hold a number of
- * can be used again. A worker makes its epoch odd before it looks at shared
- * tables and even when it holds nothing more; control frees a retired record
- * once each worker has been even, or changed, since. What RCU is to the kernel's
- * driver.
+ * can be used again. What RCU is to the kernel's driver.
+ *
+ * A worker numbers its epochs: one begins when it looks at shared tables, and is
+ * done when it holds nothing that it found there, and no chain of that epoch is
+ * under way any more. Control frees a retired record once each worker is done
+ * with the epoch that it was in, or had been in, then.
  *
  * @module
  */
@@ -14,23 +16,48 @@ import { HEADER } from "./arena.ts";
 export class EpochReader {
   readonly #i32: Int32Array<SharedArrayBuffer>;
   readonly #word: number;
+  #epoch: number;
+  /**
+   * Chains under way of the present epoch and of the one before, by the lowest
+   * bit of its number. A third does not begin before the first has none left.
+   */
+  readonly #held = new Int32Array(2);
 
   /** @param word HEADER.OUTBOUND_EPOCH or HEADER.INBOUND_EPOCH */
   constructor(arena: Arena, word: number) {
     this.#i32 = arena.i32;
     this.#word = word;
+    this.#epoch = arena.i32[word];
   }
 
   /** From here on the worker may hold numbers of records. */
   enter(): void {
-    Atomics.add(this.#i32, this.#word, 1);
+    if (this.#held[(this.#epoch + 1) & 1] === 0) {
+      this.#epoch = (this.#epoch + 1) | 0;
+      Atomics.store(this.#i32, this.#word, this.#epoch);
+    }
     // On arm64 plain loads may pass the store above, but not this load.
     Atomics.load(this.#i32, this.#word);
   }
 
-  /** From here on it holds none. */
+  /** From here on it holds none but for the chains that hold an epoch. */
   leave(): void {
-    Atomics.add(this.#i32, this.#word, 1);
+    const epoch = this.#epoch;
+    const before = this.#held[(epoch + 1) & 1] > 0;
+    const present = this.#held[epoch & 1] > 0;
+    const done = before ? epoch - 2 : present ? epoch - 1 : epoch;
+    Atomics.store(this.#i32, this.#word + HEADER.EPOCH_DONE, done);
+  }
+
+  /** Keeps the present epoch from being done. @returns what `release` is given */
+  hold(): number {
+    this.#held[this.#epoch & 1]++;
+    return this.#epoch;
+  }
+
+  /** Ends a `hold`. */
+  release(epoch: number): void {
+    this.#held[epoch & 1]--;
   }
 }
 
@@ -79,6 +106,7 @@ export class Grace {
   }
 
   #passed(word: number, seen: number): boolean {
-    return (seen & 1) === 0 || Atomics.load(this.#i32, word) !== seen;
+    const done = Atomics.load(this.#i32, word + HEADER.EPOCH_DONE);
+    return ((done - seen) | 0) >= 0;
   }
 }

@@ -46,14 +46,19 @@ export interface DatagramSender {
   /** Whether one message may hold many datagrams. */
   readonly segments: boolean;
   /**
-   * Adds a message to the endpoint written at `endpointWord`.
+   * Adds a message of one datagram to the endpoint written at `endpointWord`.
    *
    * @param ds its DS field
-   * @param size bytes of each of its datagrams but the last; 0: it is one
    */
-  add(offset: number, length: number, ds: number, size: number): void;
+  add(offset: number, length: number, ds: number): void;
+  /** Adds a datagram to the message that `add` added last, if `segments`. */
+  append(offset: number, length: number): void;
+  /** Says of what size the datagrams of that message are, but for the last. */
+  setSize(size: number): void;
   /** Messages added since the last flush. */
   readonly count: number;
+  /** Whether what was added must be flushed before the next `add`. */
+  readonly full: boolean;
   /**
    * Sends what was added. Then `errors[i]` is 0 or the error number of message
    * i, and `sourceForgotten[i]` is 1 if its sticky source was refused.
@@ -63,16 +68,18 @@ export interface DatagramSender {
   readonly sourceForgotten: Uint8Array;
 }
 
-/** Receives datagrams, in batches of at most BATCH. */
+/** Receives datagrams, to inbound's slots. */
 export interface DatagramReceiver {
-  /** Receives what there is now. @returns the number of messages, -1 on an error */
-  receive(): number;
-  /** Byte offset of message i. 16 bytes before it may be overwritten, too. */
-  offset(i: number): number;
+  /**
+   * Receives what there is now, message i to slot `slots[i]`: payload and
+   * endpoint block (source and sticky source) at their places in the slot.
+   *
+   * @param count messages at most
+   * @returns the number of messages, -1 on an error
+   */
+  receive(slots: Int32Array, count: number): number;
   /** Bytes of message i; 0 if it was cut short. */
   length(i: number): number;
   /** Bytes of each datagram of message i but the last; 0: it is one. */
   size(i: number): number;
-  /** Word of the endpoint block of message i: source and sticky source. */
-  endpointWordOf(i: number): number;
 }

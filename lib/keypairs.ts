@@ -103,7 +103,14 @@ export class Keypairs {
   insert(keypair: number): void {
     const arena = this.#arena;
     const at = arena.keypair(keypair);
-    const slots = arena.peer(arena.u32[at + KEYPAIR.PEER]);
+    const peer = arena.u32[at + KEYPAIR.PEER];
+    const slots = arena.peer(peer);
+    // Inbound may have confirmed it, and its word be on the way.
+    const waiting = this.#slot(slots, PEER.NEXT);
+    const word = arena.keypair(waiting) + KEYPAIR.CONFIRMED;
+    if (waiting !== 0 && Atomics.load(arena.i32, word) !== 0) {
+      this.promoteNext(peer, waiting);
+    }
     const previous = this.#slot(slots, PEER.PREVIOUS);
     const next = this.#slot(slots, PEER.NEXT);
     const current = this.#slot(slots, PEER.CURRENT);

@@ -10,19 +10,16 @@ import { AllowedIpsReader } from "./allowedips.ts";
 import {
   Arena,
   type ArenaLimits,
-  CHAIN_MAX,
   HEADER,
   THREAD_INBOUND,
   THREAD_OUTBOUND,
   WORK_BYTES,
 } from "./arena.ts";
 import { bug } from "./assert.ts";
-import {
-  AEAD_DESCRIPTOR_WORDS,
-  AEAD_WORK_BYTES,
-  type AeadChoice,
-  createAead,
-} from "./crypto/aead.ts";
+import { LaneWaker } from "./crypt.ts";
+import { type ChosenAead, createDataAead } from "./aead_choice.ts";
+import type { Aead } from "./crypto/aead.ts";
+import { AEAD_WORK_BYTES } from "./crypto/aead.ts";
 import { createChecksum } from "./crypto/checksum.ts";
 import {
   BatchedReceiver,
@@ -40,19 +37,21 @@ import { Tun, type TunHandle } from "./tun.ts";
 /** Sides that one loop drives. */
 export type Role = "outbound" | "inbound" | "both";
 
-/** What a worker is started with; can be posted to it. */
+/** What a data worker is started with; can be posted to it. */
 export interface LoopOptions {
   readonly limits: ArenaLimits;
   readonly memory: WebAssembly.Memory;
   readonly role: Role;
-  readonly tun: Pick<TunHandle, "fd" | "offloads">;
+  readonly tun: Pick<TunHandle, "fds" | "offloads">;
   /** Wakes this loop. */
   readonly eventFd: number;
   /** Readable when the state of some link changed; -1 where not watched. */
   readonly linkFd: number;
-  readonly crypto: AeadChoice;
+  readonly crypto: ChosenAead;
   /** Whether to send and receive many datagrams in one message. */
   readonly segments: boolean;
+  /** Lanes that help to seal and open. */
+  readonly lanes: number;
 }
 
 /** Where the datagrams go, if not by system calls in batches. */
@@ -62,8 +61,7 @@ export interface Datagrams {
 }
 
 /** Places in a thread's scratch area, in bytes; the AEAD's own comes first. */
-const DESCRIPTORS_AT = AEAD_WORK_BYTES;
-const DATAGRAMS_AT = DESCRIPTORS_AT + CHAIN_MAX * AEAD_DESCRIPTOR_WORDS * 4;
+const DATAGRAMS_AT = AEAD_WORK_BYTES;
 const TUN_AT = DATAGRAMS_AT + DATAGRAMS_SCRATCH_BYTES;
 bug(TUN_AT + Tun.SCRATCH_BYTES <= WORK_BYTES, "scratch areas fit");
 
@@ -71,11 +69,11 @@ const POLLIN = 1;
 const POLLERR = 8;
 const POLLFD_WORDS = 2;
 const REVENTS_SHIFT = 16;
-const TUN = 0;
-const EVENT = 1;
-const LINK = 2;
-const SOCKET = 3;
-const POLLFDS = SOCKET + HEADER.SOCKET_FD_COUNT;
+const EVENT = 0;
+const LINK = 1;
+const SOCKET = 2;
+/** The TUN's queues come last. */
+const TUN = SOCKET + HEADER.SOCKET_FD_COUNT;
 
 /** One data thread's work. */
 export class Loop {
@@ -84,30 +82,35 @@ export class Loop {
   readonly #outbound: Outbound | undefined;
   readonly #inbound: Inbound | undefined;
   readonly #control;
-  readonly #pollfds = new Int32Array(POLLFDS * POLLFD_WORDS);
+  readonly #pollfds: Int32Array<ArrayBuffer>;
   readonly #drain = new Uint8Array(8192);
   readonly #plain: boolean;
+  readonly #aeads: Aead[] = [];
   #generation = -1;
   /** -1 once the interface is gone. */
-  #tunFd: number;
+  readonly #tunFds: number[];
 
   /** @param datagrams instead of `sendmmsg` and `recvmmsg` on the arena's sockets */
   constructor(options: LoopOptions, datagrams?: Datagrams) {
     const arena = new Arena(options.limits, options.memory);
     this.#i32 = arena.i32;
     this.#options = options;
-    this.#tunFd = options.tun.fd;
+    this.#tunFds = [...options.tun.fds];
+    this.#pollfds = new Int32Array(
+      (TUN + this.#tunFds.length) * POLLFD_WORDS,
+    );
     this.#plain = datagrams !== undefined;
     this.#control = controlWaker(arena);
     const allowedIps = new AllowedIpsReader(arena);
+    const lanes = new LaneWaker(arena, options.lanes);
     const parts = (thread: number) => ({
       arena,
       allowedIps,
       control: this.#control,
       tun: new Tun(arena, options.tun, arena.work(thread) + TUN_AT),
       checksum: createChecksum(arena.memory),
-      aead: createAead(arena.memory, arena.work(thread), options.crypto),
-      descriptors: arena.work(thread) + DESCRIPTORS_AT,
+      aead: this.#aead(arena, thread),
+      lanes,
     });
     const scratch = (thread: number) => arena.work(thread) + DATAGRAMS_AT;
     if (options.role !== "inbound") {
@@ -125,20 +128,32 @@ export class Loop {
         indexTable,
       });
     }
-    for (let i = 0; i < POLLFDS; i++) this.#watch(i, -1);
+    for (let i = 0; i < this.#pollfdCount; i++) this.#watch(i, -1);
     this.#watch(EVENT, options.eventFd);
     if (this.#outbound !== undefined) {
       this.#watch(LINK, options.linkFd);
     }
   }
 
+  #aead(arena: Arena, thread: number): Aead {
+    const { crypto } = this.#options;
+    const aead = createDataAead(arena.memory, arena.work(thread), crypto);
+    this.#aeads.push(aead);
+    return aead;
+  }
+
   /** Runs until control clears HEADER.RUNNING. Blocks the thread. */
   run(): void {
     while (this.#prepare()) {
       if (this.#pump() || !this.#maySleep()) continue;
-      libc().poll(this.#pollfds, POLLFDS, -1);
+      libc().poll(this.#pollfds, this.#pollfdCount, -1);
       this.#awake();
     }
+    this.#close();
+  }
+
+  #close(): void {
+    for (const aead of this.#aeads) aead.close?.();
   }
 
   /** The same on a thread that has more to do. */
@@ -149,9 +164,10 @@ export class Loop {
         continue;
       }
       if (!this.#maySleep()) continue;
-      await libc().pollAsync(this.#pollfds, POLLFDS, -1);
+      await libc().pollAsync(this.#pollfds, this.#pollfdCount, -1);
       this.#awake();
     }
+    this.#close();
   }
 
   /** Takes up new sockets; false when the loop shall end. */
@@ -168,9 +184,7 @@ export class Loop {
       Atomics.store(i32, HEADER.INBOUND_SOCKETS, generation);
     }
     if (this.#outbound !== undefined) {
-      // While the interface is down its packets wait, but not its end.
-      const events = Atomics.load(i32, HEADER.UP) === 1 ? POLLIN : 0;
-      this.#watch(TUN, this.#tunFd, events);
+      this.#tunFds.forEach((fd, i) => this.#watch(TUN + i, fd));
       Atomics.store(i32, HEADER.OUTBOUND_SOCKETS, generation);
     }
     return true;
@@ -191,13 +205,23 @@ export class Loop {
   #maySleep(): boolean {
     this.#setSleeps(1);
     // The TUN is not read while the interface is down; see Tun.read.
-    this.#pollfds[TUN * POLLFD_WORDS + 1] =
-      Atomics.load(this.#i32, HEADER.UP) === 0 ? 0 : POLLIN;
+    const up = Atomics.load(this.#i32, HEADER.UP) === 1;
+    for (let i = 0; i < this.#tunFds.length; i++) {
+      this.#listen(TUN + i, up && this.#outbound?.blocked === false);
+    }
+    for (let i = 0; i < HEADER.SOCKET_FD_COUNT; i++) {
+      this.#listen(SOCKET + i, this.#inbound?.blocked === false);
+    }
     const awaited = (this.#outbound?.idle ?? true) &&
+      (this.#inbound?.idle ?? true) &&
       Atomics.load(this.#i32, HEADER.RUNNING) === 1 &&
       Atomics.load(this.#i32, HEADER.SOCKETS_GENERATION) === this.#generation;
     if (!awaited) this.#setSleeps(0);
     return awaited;
+  }
+
+  get #pollfdCount(): number {
+    return this.#pollfds.length / POLLFD_WORDS;
   }
 
   #setSleeps(value: number): void {
@@ -216,7 +240,9 @@ export class Loop {
       libc().read(this.#options.eventFd, this.#drain, 8);
     }
     if (this.#revents(LINK) !== 0) this.#linkChanged();
-    if ((this.#revents(TUN) & POLLERR) !== 0) this.#tunGone();
+    for (let i = 0; i < this.#tunFds.length; i++) {
+      if ((this.#revents(TUN + i) & POLLERR) !== 0) this.#tunGone();
+    }
   }
 
   /** Reads the notices away; control asks for the state itself. */
@@ -230,15 +256,20 @@ export class Loop {
   }
 
   #tunGone(): void {
-    this.#tunFd = -1;
-    this.#watch(TUN, -1);
+    this.#tunFds.fill(-1);
+    for (let i = 0; i < this.#tunFds.length; i++) this.#watch(TUN + i, -1);
     Atomics.store(this.#i32, HEADER.TUN_GONE, 1);
     this.#control.wake();
   }
 
-  #watch(i: number, fd: number, events = POLLIN): void {
+  #watch(i: number, fd: number): void {
     this.#pollfds[i * POLLFD_WORDS] = fd;
-    this.#pollfds[i * POLLFD_WORDS + 1] = events;
+    this.#listen(i, true);
+  }
+
+  /** Whether to wake up when the descriptor has something; its end always does. */
+  #listen(i: number, yes: boolean): void {
+    this.#pollfds[i * POLLFD_WORDS + 1] = yes ? POLLIN : 0;
   }
 
   #revents(i: number): number {

@@ -12,76 +12,89 @@ import { PEER } from "./records.ts";
 
 const HEAD = 0;
 const TAIL = 16;
-const STUB_LINK = 32;
+
+/** Words between a queue's head, tail and stub that keep them on lines of their own. */
+export const QUEUE_SPREAD = 16;
 
 /**
- * Intrusive list of nodes 1, 2, … whose link is a word of their own record; node
- * 0 is the stub. A link holds the next node plus one, 0 for none, so zeroed
- * memory is an empty queue. Producers do one exchange and one store; the
- * consumer never blocks: it may see the queue empty while a producer is half
- * way, and that producer's wake-up makes it look again.
+ * Intrusive lists of nodes 1, 2, … whose link is a word of their own record;
+ * node 0 is the stub. A link holds the next node plus one, 0 for none, so zeroed
+ * memory is an empty queue, and an emptied queue is zero again. Producers do one
+ * exchange and two stores and never wait; the consumer never blocks: it may see
+ * the queue empty while a producer is half way, and that producer's wake-up
+ * makes it look again.
+ *
+ * One object serves all queues of a kind: methods take the queue's first word.
+ * The queue's head, tail and the stub's link are `spread` words apart.
  */
-export class MpscQueue {
+export class MpscQueues {
   readonly #i32: Int32Array<SharedArrayBuffer>;
-  readonly #at: number;
   readonly #links: number;
   readonly #stride: number;
+  readonly #tail: number;
+  readonly #stub: number;
 
   /**
-   * @param at word of the queue: 64 words, zeroed
    * @param links word of node 0's link if it had one
    * @param stride words between the links of two nodes
+   * @param spread words between head, tail and stub
    */
   constructor(
     i32: Int32Array<SharedArrayBuffer>,
-    at: number,
     links: number,
     stride: number,
+    spread: number,
   ) {
     this.#i32 = i32;
-    this.#at = at;
     this.#links = links;
     this.#stride = stride;
+    this.#tail = spread;
+    this.#stub = 2 * spread;
   }
 
-  #link(node: number): number {
-    return node === 0
-      ? this.#at + STUB_LINK
-      : this.#links + node * this.#stride;
+  #link(queue: number, node: number): number {
+    return node === 0 ? queue + this.#stub : this.#links + node * this.#stride;
   }
 
   /** Appends `node`, which is in no queue. Any thread. */
-  push(node: number): void {
+  push(queue: number, node: number): void {
     const i32 = this.#i32;
-    Atomics.store(i32, this.#link(node), 0);
-    const previous = Atomics.exchange(i32, this.#at + HEAD, node);
-    Atomics.store(i32, this.#link(previous), node + 1);
+    Atomics.store(i32, this.#link(queue, node), 0);
+    const previous = Atomics.exchange(i32, queue + HEAD, node);
+    Atomics.store(i32, this.#link(queue, previous), node + 1);
   }
 
   /** Whether nothing is queued, not even half way. The consumer's thread alone. */
-  get empty(): boolean {
-    return Atomics.load(this.#i32, this.#at + HEAD) === 0 &&
-      this.#i32[this.#at + TAIL] === 0;
+  empty(queue: number): boolean {
+    return Atomics.load(this.#i32, queue + HEAD) === 0 &&
+      this.#i32[queue + this.#tail] === 0;
+  }
+
+  /** The oldest node, which stays, or 0. The consumer's thread alone. */
+  peek(queue: number): number {
+    const i32 = this.#i32;
+    const tail = i32[queue + this.#tail];
+    if (tail !== 0) return tail;
+    const next = Atomics.load(i32, queue + this.#stub);
+    if (next === 0) return 0;
+    i32[queue + this.#tail] = next - 1;
+    return next - 1;
   }
 
   /** Takes the oldest node, or 0. The consumer's thread alone. */
-  pop(): number {
+  pop(queue: number): number {
     const i32 = this.#i32;
-    let tail = i32[this.#at + TAIL];
-    let next = Atomics.load(i32, this.#link(tail));
-    if (tail === 0) {
-      if (next === 0) return 0;
-      tail = next - 1;
-      i32[this.#at + TAIL] = tail;
-      next = Atomics.load(i32, this.#link(tail));
-    }
+    const tail = this.peek(queue);
+    if (tail === 0) return 0;
+    const link = this.#link(queue, tail);
+    let next = Atomics.load(i32, link);
     if (next === 0) {
-      if (Atomics.load(i32, this.#at + HEAD) !== tail) return 0;
-      this.push(0);
-      next = Atomics.load(i32, this.#link(tail));
+      if (Atomics.load(i32, queue + HEAD) !== tail) return 0;
+      this.push(queue, 0);
+      next = Atomics.load(i32, link);
       if (next === 0) return 0;
     }
-    i32[this.#at + TAIL] = next - 1;
+    i32[queue + this.#tail] = next - 1;
     return tail;
   }
 }
@@ -94,7 +107,8 @@ export class MpscQueue {
 export class Mailbox {
   readonly #i32: Int32Array<SharedArrayBuffer>;
   readonly #bits: number;
-  readonly #queue: MpscQueue;
+  readonly #queue: number;
+  readonly #queues: MpscQueues;
 
   /**
    * @param queue HEADER.…_QUEUE
@@ -104,28 +118,29 @@ export class Mailbox {
   constructor(arena: Arena, queue: number, bits: number, link: number) {
     this.#i32 = arena.i32;
     this.#bits = arena.peer(0) + bits;
-    this.#queue = new MpscQueue(
+    this.#queue = queue;
+    this.#queues = new MpscQueues(
       arena.i32,
-      queue,
       arena.peer(0) + link,
       PEER.WORDS,
+      QUEUE_SPREAD,
     );
   }
 
   /** Sets `bits` for `peer`. The caller wakes the consumer afterwards. */
   post(peer: number, bits: number): void {
     const before = Atomics.or(this.#i32, this.#bits + peer * PEER.WORDS, bits);
-    if (before === 0) this.#queue.push(peer);
+    if (before === 0) this.#queues.push(this.#queue, peer);
   }
 
   /** Whether no peer has bits set. */
   get empty(): boolean {
-    return this.#queue.empty;
+    return this.#queues.empty(this.#queue);
   }
 
   /** A peer with bits set, or 0; then take its bits. */
   next(): number {
-    return this.#queue.pop();
+    return this.#queues.pop(this.#queue);
   }
 
   /** Takes and clears the bits of a peer that `next` gave. */

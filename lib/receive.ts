@@ -10,23 +10,26 @@ import { noteDataReceived, noteReceived } from "./activity.ts";
 import type { AllowedIpsReader } from "./allowedips.ts";
 import {
   type Arena,
-  CHAIN_MAX,
+  CHAINS,
   HANDSHAKES_RING_CAPACITY,
   HEADER,
   MESSAGE_ENTRY,
+  RX_SLOTS,
   THREAD_INBOUND,
 } from "./arena.ts";
 import { Coalescer } from "./coalesce.ts";
 import { COUNT, Counters } from "./counters.ts";
+import { Crypt, type CryptParts, OPENING } from "./crypt.ts";
 import {
-  type Aead,
   AEAD_COUNTER_HI,
   AEAD_COUNTER_LO,
   AEAD_DATA,
   AEAD_DESCRIPTOR_WORDS,
+  AEAD_DONE,
   AEAD_KEY,
   AEAD_LENGTH,
   AEAD_OK,
+  AEAD_PENDING,
 } from "./crypto/aead.ts";
 import type { Checksum } from "./crypto/checksum.ts";
 import { sameEndpoint, writeEndpoint } from "./endpoint.ts";
@@ -52,7 +55,7 @@ import {
   MessageRing,
   type Waker,
 } from "./queueing.ts";
-import { ENDPOINT, KEYPAIR, PEER } from "./records.ts";
+import { CHAIN, CHAIN_PACKETS, ENDPOINT, KEYPAIR, PEER } from "./records.ts";
 import { counterValidate } from "./replay.ts";
 import { SegmentWalk } from "./segments.ts";
 
@@ -63,17 +66,20 @@ const IPV6_HEADER = 40;
 const IPV6_LENGTH = 4;
 const IPV6_SOURCE = 8;
 
+/** Messages received at once: each may be many datagrams. */
+const RECEIVE_MAX = 16;
+/** Chains that must be free for a batch of messages to be received. */
+const CHAINS_RESERVE = 2 * RECEIVE_MAX;
+/** Bytes after which what was received is opened, while it is in the cache. */
+const SUBMIT_BYTES = 128 * 1024;
+
 /** What the inbound loop works with. */
-export interface InboundParts {
-  readonly arena: Arena;
+export interface InboundParts extends CryptParts {
   readonly allowedIps: AllowedIpsReader;
   readonly indexTable: IndexReader;
   readonly tun: TunPort;
   readonly receiver: DatagramReceiver;
-  readonly aead: Aead;
   readonly checksum: Checksum;
-  /** Byte offset of CHAIN_MAX descriptors for `aead`. */
-  readonly descriptors: number;
   readonly control: Waker;
 }
 
@@ -88,10 +94,18 @@ export class Inbound {
   readonly #events: Mailbox;
   readonly #handshakes: MessageRing;
   readonly #epoch: EpochReader;
-  /** Message and keypair of each data message of the batch. */
-  readonly #messages = new Int32Array(CHAIN_MAX);
-  readonly #keypairs = new Int32Array(CHAIN_MAX);
-  #count = 0;
+  readonly #crypt: Crypt;
+  /** Slots that the next messages go to. */
+  readonly #places = new Int32Array(RECEIVE_MAX);
+  /** Free slots, as a stack. */
+  readonly #free = new Int32Array(RX_SLOTS);
+  #freeCount = 0;
+  /** Packets of each slot that are in chains. */
+  readonly #uses = new Int32Array(RX_SLOTS + 1);
+  /** Chains delivered, and to be given back once the interface has it all. */
+  readonly #delivered = new Int32Array(CHAINS);
+  #deliveredCount = 0;
+  #blocked = false;
   readonly #walk = new SegmentWalk();
   /** Merges what the interface takes whole; undefined where it does not. */
   readonly #coalescer: Coalescer | undefined;
@@ -114,10 +128,32 @@ export class Inbound {
       HANDSHAKES_RING_CAPACITY,
     );
     this.#epoch = new EpochReader(arena, HEADER.INBOUND_EPOCH);
+    this.#crypt = new Crypt(parts, OPENING, this.#epoch, this.#counters);
+    for (let slot = RX_SLOTS; slot > 0; slot--) {
+      this.#free[this.#freeCount++] = slot;
+    }
+    for (let i = 0; i < RECEIVE_MAX; i++) {
+      this.#places[i] = this.#free[--this.#freeCount];
+    }
     const { offloads, vector } = parts.tun;
     this.#coalescer = offloads?.tcp
       ? new Coalescer(arena, parts.checksum, vector, offloads.udp)
       : undefined;
+  }
+
+  /** Whether the lanes left nothing to do. */
+  get idle(): boolean {
+    return this.#crypt.idle;
+  }
+
+  /** Whether the sockets are not read before a lane has finished a chain. */
+  get blocked(): boolean {
+    return this.#blocked;
+  }
+
+  /** Slots whose packets are not delivered. */
+  get slotsUsed(): number {
+    return RX_SLOTS - RECEIVE_MAX - this.#freeCount;
   }
 
   /**
@@ -126,43 +162,120 @@ export class Inbound {
    * @returns whether there may be more at once
    */
   pump(nowMs: number): boolean {
-    const { receiver } = this.#parts;
     this.#nowMs = nowMs;
-    const received = receiver.receive();
-    if (received <= 0) {
-      if (received < 0) this.#counters.add(COUNT.rx_receive_failed);
-      return false;
-    }
     this.#epoch.enter();
-    const walk = this.#walk;
-    for (let i = 0; i < received; i++) {
-      const length = receiver.length(i);
-      // Empty or cut short: a walk would see nothing to count.
-      if (length === 0) this.#sort(i, receiver.offset(i), 0);
-      walk.start(receiver.offset(i), length, receiver.size(i));
-      while (walk.next()) this.#sort(i, walk.offset, walk.length);
-    }
-    this.#open();
-    if (this.#coalescer !== undefined && this.#coalescer.flush() !== 0) {
-      this.#counters.add(COUNT.rx_tun_write_failed);
-    }
+    this.#deliver();
+    this.#blocked = !this.#makesRoom();
+    const received = this.#blocked ? 0 : this.#receive();
+    // With more to receive, what is in the ring is the lanes'.
+    if (received === RECEIVE_MAX) {
+      this.#crypt.submit();
+      this.#deliver();
+    } else this.#finish();
     this.#epoch.leave();
+    this.#i32[HEADER.INBOUND_SLOTS] = this.slotsUsed;
+    this.#i32[HEADER.INBOUND_CHAINS] = this.#crypt.used;
     this.#wakeControl();
     return received > 0;
   }
 
+  /** Receives messages, and puts what they hold into chains. @returns how many */
+  #receive(): number {
+    const { receiver } = this.#parts;
+    const room = Math.floor(this.#crypt.room / CHAIN_PACKETS);
+    const count = Math.min(RECEIVE_MAX, room);
+    const received = receiver.receive(this.#places, count);
+    if (received < 0) this.#counters.add(COUNT.rx_receive_failed);
+    const walk = this.#walk;
+    for (let i = 0; i < received; i++) {
+      const slot = this.#places[i];
+      const at = this.#arena.rxPayload(slot);
+      const length = receiver.length(i);
+      // Empty or cut short: a walk would see nothing to count.
+      if (length === 0) this.#sort(slot, at, 0);
+      // Until the walk is over, the slot is not given back.
+      this.#uses[slot] = 1;
+      walk.start(at, length, receiver.size(i));
+      while (walk.next()) this.#sort(slot, walk.offset, walk.length);
+      this.#uses[slot]--;
+      if (this.#uses[slot] > 0) this.#places[i] = this.#free[--this.#freeCount];
+      if (this.#crypt.openBytes >= SUBMIT_BYTES) {
+        this.#crypt.submit();
+        this.#deliver();
+      }
+    }
+    return received;
+  }
+
+  /** Whether there is room for a batch; makes it, if lanes do not hold it. */
+  #makesRoom(): boolean {
+    if (this.#hasRoom()) return true;
+    this.#finish();
+    return this.#hasRoom();
+  }
+
+  #hasRoom(): boolean {
+    return this.#crypt.room >= CHAIN_PACKETS &&
+      this.#crypt.free >= CHAINS_RESERVE &&
+      this.#freeCount >= RECEIVE_MAX;
+  }
+
+  /** Opens and delivers all that no lane is at. */
+  #finish(): void {
+    this.#crypt.submit();
+    while (this.#crypt.help());
+    this.#deliver();
+  }
+
+  /** Takes in what is opened, in order, and gives back what it lay in. */
+  #deliver(): void {
+    const i32 = this.#i32;
+    for (let chain; (chain = this.#crypt.next()) !== 0;) {
+      const at = this.#arena.chain(chain);
+      const count = i32[at + CHAIN.COUNT];
+      for (let n = 0; n < count; n++) this.#consume(at, n);
+      this.#delivered[this.#deliveredCount++] = chain;
+    }
+    if (this.#deliveredCount > 0) this.#flush();
+    for (let chain; (chain = this.#crypt.nextRefused()) !== 0;) {
+      this.#release(chain);
+    }
+  }
+
+  /** Lets the interface have all, and gives the delivered chains back. */
+  #flush(): void {
+    if (this.#coalescer !== undefined && this.#coalescer.flush() !== 0) {
+      this.#counters.add(COUNT.rx_tun_write_failed);
+    }
+    for (let i = 0; i < this.#deliveredCount; i++) {
+      this.#release(this.#delivered[i]);
+    }
+    this.#deliveredCount = 0;
+  }
+
+  #release(chain: number): void {
+    const i32 = this.#i32;
+    const at = this.#arena.chain(chain);
+    const count = i32[at + CHAIN.COUNT];
+    for (let n = 0; n < count; n++) {
+      const slot = i32[at + CHAIN.SLOTS + n];
+      if (--this.#uses[slot] === 0) this.#free[this.#freeCount++] = slot;
+    }
+    this.#crypt.release(chain);
+  }
+
   /**
-   * Looks at a datagram of message `i`: data goes into the chain, a handshake to
-   * control, and the rest is dropped.
+   * Looks at a datagram in a slot: data goes into the peer's chain, a handshake
+   * to control, and the rest is dropped.
    */
-  #sort(i: number, at: number, length: number): void {
+  #sort(slot: number, at: number, length: number): void {
     this.#counters.add(COUNT.rx_packets);
     const type = length < DATA.receiver
       ? 0
       : messageType(this.#readWord(at), length);
     if (type !== MESSAGE_DATA) {
       if (type === 0) this.#counters.add(COUNT.rx_invalid_message);
-      else this.#queueHandshake(i, at, length);
+      else this.#queueHandshake(slot, at, length);
       return;
     }
     const index = this.#readWord(at + DATA.receiver);
@@ -171,26 +284,13 @@ export class Inbound {
     const k = this.#arena.keypair(keypair);
     if (!this.#mayReceive(k)) return this.#counters.add(COUNT.rx_key_expired);
     const u32 = this.#u32;
-    const d = this.#descriptor(this.#count);
+    const chain = this.#crypt.chainFor(u32[k + KEYPAIR.PEER], keypair);
+    if (chain === 0) return this.#counters.add(COUNT.rx_queue_full);
+    const d = this.#crypt.append(chain, slot, length);
+    this.#uses[slot]++;
     u32[d + AEAD_DATA] = at + DATA.end;
     u32[d + AEAD_LENGTH] = length - DATA_OVERHEAD;
     u32[d + AEAD_KEY] = (k + KEYPAIR.RECEIVE_KEY) * 4;
-    this.#messages[this.#count] = i;
-    this.#keypairs[this.#count] = keypair;
-    if (++this.#count === CHAIN_MAX) this.#open();
-  }
-
-  #descriptor(i: number): number {
-    return this.#parts.descriptors / 4 + i * AEAD_DESCRIPTOR_WORDS;
-  }
-
-  /** Opens the chain and takes it in, in order. */
-  #open(): void {
-    const n = this.#count;
-    if (n === 0) return;
-    this.#count = 0;
-    this.#parts.aead.open(this.#parts.descriptors, n);
-    for (let j = 0; j < n; j++) this.#consume(j);
   }
 
   /** Little-endian word at any byte offset. */
@@ -210,10 +310,10 @@ export class Inbound {
   }
 
   /** Copies a handshake message, at most 148 bytes, to control's ring. */
-  #queueHandshake(i: number, at: number, length: number): void {
+  #queueHandshake(slot: number, at: number, length: number): void {
     const entry = this.#handshakes.reserve();
     if (entry === 0) return this.#counters.add(COUNT.rx_handshake_queue_full);
-    const from = this.#parts.receiver.endpointWordOf(i);
+    const from = this.#arena.rxEndpoint(slot);
     for (let w = 0; w < ENDPOINT.WORDS; w++) {
       this.#i32[entry + MESSAGE_ENTRY.ENDPOINT + w] = this.#i32[from + w];
     }
@@ -223,14 +323,17 @@ export class Inbound {
     this.#tell = true;
   }
 
-  /** Takes in data message `j` of the batch (kernel: `wg_packet_rx_poll`). */
-  #consume(j: number): void {
-    const { receiver } = this.#parts;
+  /** Takes in packet `n` of a chain (kernel: `wg_packet_rx_poll`). */
+  #consume(chainWord: number, n: number): void {
     const u32 = this.#u32;
     const i32 = this.#i32;
-    const d = this.#descriptor(j);
-    if (u32[d + AEAD_OK] === 0) return this.#counters.add(COUNT.rx_auth_failed);
-    const keypair = this.#keypairs[j];
+    const d = chainWord + CHAIN.DESCRIPTORS + n * AEAD_DESCRIPTOR_WORDS;
+    if (u32[d + AEAD_OK] !== AEAD_DONE) {
+      const lost = u32[d + AEAD_OK] === AEAD_PENDING;
+      const reason = lost ? COUNT.rx_lane_failed : COUNT.rx_auth_failed;
+      return this.#counters.add(reason);
+    }
+    const keypair = i32[chainWord + CHAIN.KEYPAIR];
     const k = this.#arena.keypair(keypair);
     if (
       !counterValidate(
@@ -244,7 +347,7 @@ export class Inbound {
     }
     const peer = i32[k + KEYPAIR.PEER];
     const peerWord = this.#arena.peer(peer);
-    const from = receiver.endpointWordOf(this.#messages[j]);
+    const from = this.#arena.rxEndpoint(i32[chainWord + CHAIN.SLOTS + n]);
     if (!sameEndpoint(this.#arena, peerWord, from)) {
       writeEndpoint(this.#arena, peerWord, from);
     }
@@ -264,7 +367,7 @@ export class Inbound {
     if (noteDataReceived(this.#arena, peerWord, this.#nowMs)) {
       this.#post(peer, EVENT_ARMED);
     }
-    this.#deliver(peer, peerWord, u32[d + AEAD_DATA], length);
+    this.#toInterface(peer, peerWord, u32[d + AEAD_DATA], length);
   }
 
   /** Rekeys late in a session's life if we started it (kernel: receive.c). */
@@ -283,7 +386,12 @@ export class Inbound {
   }
 
   /** Checks the inner packet and writes it to the interface. */
-  #deliver(peer: number, peerWord: number, at: number, length: number): void {
+  #toInterface(
+    peer: number,
+    peerWord: number,
+    at: number,
+    length: number,
+  ): void {
     const { allowedIps, tun } = this.#parts;
     const u8 = this.#u8;
     const version = u8[at] >> 4;

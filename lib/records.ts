@@ -10,6 +10,7 @@
  * @module
  */
 import { bug } from "./assert.ts";
+import { AEAD_DESCRIPTOR_WORDS } from "./crypto/aead.ts";
 import { COUNTER_BITS_TOTAL } from "./messages.ts";
 
 /**
@@ -101,7 +102,48 @@ export const PEER = {
   INBOUND_EVENTS_LINK: 82,
   /** 1 while outbound has asked for a handshake and control has not answered. */
   HANDSHAKE_ASKED: 83,
-  WORDS: 84,
+
+  // Chains between their making and their delivery (lib/crypt), each way.
+  TX_CRYPT: 84,
+  RX_CRYPT: 89,
+  WORDS: 94,
+} as const;
+
+/** A peer's queue of chains: the words behind TX_CRYPT and RX_CRYPT. */
+export const PEER_CRYPT = {
+  /** Vyukov's list of chains (lib/queueing): head, tail, link of the stub. */
+  QUEUE: 0,
+  /** Packets in it: producers add, the consumer subtracts. */
+  PACKETS: 3,
+  /** The chain that is being filled, 0: none. */
+  OPEN: 4,
+  WORDS: 5,
+} as const;
+
+/** Most packets of a chain: what one message with UDP_SEGMENT or UDP_GRO holds. */
+export const CHAIN_PACKETS = 64;
+
+/**
+ * A chain: packets of one keypair that are sealed or opened together, by any
+ * lane, and are delivered in the order of their chains (lib/crypt).
+ */
+export const CHAIN = {
+  PEER: 0,
+  KEYPAIR: 1,
+  /** Packets. */
+  COUNT: 2,
+  /** 1: all its packets are sealed or opened, the consumer knows. */
+  DONE: 3,
+  /** Links of the peer's queue and of the list of chains that are done. */
+  QUEUE_LINK: 4,
+  DONE_LINK: 5,
+  /** Epoch that it belongs to (lib/epoch). */
+  STAMP: 6,
+  /** One AEAD descriptor a packet. */
+  DESCRIPTORS: 16,
+  /** Slot of each packet, 0: none. */
+  SLOTS: 16 + CHAIN_PACKETS * AEAD_DESCRIPTOR_WORDS,
+  WORDS: 16 + CHAIN_PACKETS * (AEAD_DESCRIPTOR_WORDS + 1),
 } as const;
 
 /** Bits of PEER.WATCHES: a check of the timer is scheduled (lib/timers). */
@@ -193,11 +235,16 @@ bug(
   "records are 8-byte aligned",
 );
 bug(
+  PEER.RX_CRYPT - PEER.TX_CRYPT === PEER_CRYPT.WORDS &&
+    PEER.RX_CRYPT + PEER_CRYPT.WORDS === PEER.WORDS,
+  "the queues fit their places",
+);
+bug(
   PEER.ENDPOINT + ENDPOINT.WORDS === PEER.TX_BYTES_F64,
   "an endpoint block fits its place",
 );
 bug(
-  PEER.WORDS * 4 === 336 && SESSION.WORDS * 4 === 280 &&
+  PEER.WORDS * 4 === 376 && SESSION.WORDS * 4 === 280 &&
     KEYPAIR.WORDS * 4 === 1160,
   "record sizes",
 );

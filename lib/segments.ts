@@ -33,6 +33,11 @@ const GSO_ECN = 0x80;
 
 export const PROTOCOL_TCP = 6;
 export const PROTOCOL_UDP = 17;
+/** Extension headers of IPv6 that may stand before the transport's. */
+const HOP_BY_HOP = 0;
+const ROUTING = 43;
+const DESTINATION = 60;
+const EXTENSION_UNIT = 8;
 export const TCP_CHECKSUM = 16;
 export const TCP_FLAGS = 13;
 export const TCP_SEQUENCE = 4;
@@ -46,11 +51,13 @@ export const TCP_ACK = 0x10;
 export const TCP_CWR = 0x80;
 export const IPV4_ID = 4;
 export const IPV4_LENGTH = 2;
+export const IPV4_PROTOCOL = 9;
 export const IPV4_CHECKSUM = 10;
 export const IPV4_ADDRESSES = 12;
 export const IPV4_ADDRESSES_BYTES = 8;
 export const IPV4_HEADER_MIN = 20;
 export const IPV6_LENGTH = 4;
+export const IPV6_NEXT_HEADER = 6;
 export const IPV6_ADDRESSES = 8;
 export const IPV6_ADDRESSES_BYTES = 32;
 export const IPV6_HEADER = 40;
@@ -133,6 +140,10 @@ export function finishChecksum(
   const header = at - VNET_HEADER;
   const start = readLe16(u8, header + VNET.CHECKSUM_START);
   const field = start + readLe16(u8, header + VNET.CHECKSUM_OFFSET);
+  // The IP header says where the packet goes, and was looked at: not to change.
+  const v4 = u8[at] >> 4 === 4;
+  const network = v4 ? (u8[at] & 15) * 4 : IPV6_HEADER;
+  if (network < IPV4_HEADER_MIN || start < network) return false;
   if (field + 2 > length) return false;
   const sum = checksum.checksum(at + start, length - start, 0);
   const folded = ~sum & WORD_MASK;
@@ -153,6 +164,7 @@ export class Splitter {
   #tcp = false;
   #transport = 0;
   #headers = 0;
+  #size = 0;
   #pseudo = 0;
   #sequence = 0;
   #id = 0;
@@ -175,9 +187,8 @@ export class Splitter {
     const size = readLe16(u8, header + VNET.GSO_SIZE);
     const transport = readLe16(u8, header + VNET.CHECKSUM_START);
     const v4 = u8[at] >> 4 === 4;
-    const network = v4 ? (u8[at] & 15) * 4 : IPV6_HEADER;
-    if (size === 0 || network < IPV4_HEADER_MIN) return 0;
-    if (v4 ? transport !== network : transport < network) return 0;
+    if (!v4 && u8[at] >> 4 !== 6) return 0;
+    if (size === 0 || transport + UDP_HEADER > length) return 0;
     if (type === GSO_UDP) {
       this.#headers = transport + UDP_HEADER;
     } else if (type === (v4 ? GSO_TCPV4 : GSO_TCPV6)) {
@@ -186,6 +197,9 @@ export class Splitter {
       if (offset < TCP_HEADER_MIN) return 0;
       this.#headers = transport + offset;
     } else return 0;
+    const protocol = type === GSO_UDP ? PROTOCOL_UDP : PROTOCOL_TCP;
+    const place = transportOffset(u8, at, length, protocol);
+    if (place === 0 || transport !== place) return 0;
     const payload = length - this.#headers;
     if (payload <= 0) return 0;
     this.#at = at;
@@ -196,12 +210,18 @@ export class Splitter {
       this.#arena,
       this.#checksum,
       at,
-      this.#tcp ? PROTOCOL_TCP : PROTOCOL_UDP,
+      protocol,
     );
     if (v4) this.#id = readBe16(u8, at + IPV4_ID);
     if (this.#tcp) this.#sequence = readBe32(u8, at + transport + TCP_SEQUENCE);
+    this.#size = Math.min(size, payload);
     this.#walk.start(at + this.#headers, payload, size);
     return Math.ceil(payload / size);
+  }
+
+  /** Bytes of the longest segment. */
+  get longest(): number {
+    return this.#headers + this.#size;
   }
 
   /**
@@ -252,6 +272,37 @@ export class Splitter {
     if (!last) u8[transport + TCP_FLAGS] &= ~(TCP_FIN | TCP_PSH);
     if (index > 0) u8[transport + TCP_FLAGS] &= ~TCP_CWR;
   }
+}
+
+/**
+ * Where the header of `protocol` begins: behind the options of IPv4, behind the
+ * extension headers of IPv6.
+ *
+ * @returns the bytes before it, or 0 when there is none in the packet
+ */
+function transportOffset(
+  u8: Uint8Array,
+  at: number,
+  length: number,
+  protocol: number,
+): number {
+  if (u8[at] >> 4 === 4) {
+    const network = (u8[at] & 15) * 4;
+    if (network < IPV4_HEADER_MIN || network > length) return 0;
+    return u8[at + IPV4_PROTOCOL] === protocol ? network : 0;
+  }
+  if (length < IPV6_HEADER) return 0;
+  let next = u8[at + IPV6_NEXT_HEADER];
+  let offset = IPV6_HEADER;
+  while (next !== protocol) {
+    if (next !== HOP_BY_HOP && next !== ROUTING && next !== DESTINATION) {
+      return 0;
+    }
+    if (offset + EXTENSION_UNIT > length) return 0;
+    next = u8[at + offset];
+    offset += (u8[at + offset + 1] + 1) * EXTENSION_UNIT;
+  }
+  return offset;
 }
 
 /** Little-endian 16 bits at any offset. */

@@ -15,19 +15,13 @@ import {
   HEADER,
   MESSAGE_ENTRY,
   MESSAGES_RING_CAPACITY,
-  SEGMENTS_BYTES,
   SLOT_PAYLOAD_MAX,
   THREAD_OUTBOUND,
 } from "./arena.ts";
 import { COUNT, Counters } from "./counters.ts";
-import { Chain, type ChainParts } from "./chain.ts";
-import type { Checksum } from "./crypto/checksum.ts";
 import { EpochReader } from "./epoch.ts";
 import type { TunPort } from "./io.ts";
 import {
-  AUTHTAG_LEN,
-  DATA,
-  DATA_OVERHEAD,
   REJECT_AFTER_MESSAGES_HI,
   REJECT_AFTER_MESSAGES_LO,
   REJECT_AFTER_TIME_MS,
@@ -52,11 +46,11 @@ import { ENDPOINT, KEYPAIR, PEER } from "./records.ts";
 import {
   finishChecksum,
   GSO_NONE,
-  Splitter,
   VNET,
   VNET_HEADER,
   VNET_NEEDS_CHECKSUM,
 } from "./segments.ts";
+import { Sealer, type SealerParts } from "./seal.ts";
 import { StagedQueues } from "./staged.ts";
 
 const IPV4_HEADER_MIN = 20;
@@ -65,10 +59,9 @@ const IPV6_HEADER = 40;
 const IPV6_DESTINATION = 24;
 
 /** What the outbound loop works with. */
-export interface OutboundParts extends ChainParts {
+export interface OutboundParts extends SealerParts {
   readonly allowedIps: AllowedIpsReader;
   readonly tun: TunPort;
-  readonly checksum: Checksum;
   readonly control: Waker;
 }
 
@@ -85,15 +78,11 @@ export class Outbound {
   readonly #messages: MessageRing;
   readonly #epoch: EpochReader;
   readonly #staged: StagedQueues;
-  readonly #chain: Chain;
-  readonly #splitter: Splitter;
-  /** Where the next segment of a super-packet goes. */
-  readonly #segmentsStart: number;
-  #segmentsAt: number;
+  readonly #sealer: Sealer;
   #nowMs = 0;
-  #mtu = 0;
   #tell = false;
   #gone = false;
+  #blocked = false;
 
   constructor(parts: OutboundParts) {
     const { arena } = parts;
@@ -112,12 +101,11 @@ export class Outbound {
       MESSAGES_RING_CAPACITY,
     );
     this.#epoch = new EpochReader(arena, HEADER.OUTBOUND_EPOCH);
-    this.#splitter = new Splitter(arena, parts.checksum);
-    this.#segmentsStart = arena.layout.segments * 4;
-    this.#segmentsAt = this.#segmentsStart;
-    const staged = this.#staged = new StagedQueues(arena, this.#counters);
-    this.#chain = new Chain(parts, this.#counters, {
-      sent: (slot) => staged.free(slot),
+    this.#staged = new StagedQueues(arena, this.#counters);
+    this.#sealer = new Sealer(parts, {
+      epoch: this.#epoch,
+      counters: this.#counters,
+      slots: this.#staged,
       armed: (peer) => this.#post(peer, EVENT_ARMED),
       used: (peer, keypair) => this.#keepKeyFresh(peer, keypair),
     });
@@ -128,12 +116,18 @@ export class Outbound {
     return this.#gone;
   }
 
-  /** Whether control left nothing to do. */
+  /** Whether control and the lanes left nothing to do. */
   get idle(): boolean {
-    return this.#commands.empty && this.#messages.length === 0;
+    return this.#commands.empty && this.#messages.length === 0 &&
+      this.#sealer.idle;
   }
 
-  /** Slots that hold staged packets or the present batch. */
+  /** Whether the interface is not read before a lane has finished a chain. */
+  get blocked(): boolean {
+    return this.#blocked;
+  }
+
+  /** Slots that hold packets: staged, or on their way. */
   get slotsUsed(): number {
     return this.#staged.used;
   }
@@ -145,14 +139,17 @@ export class Outbound {
    */
   pump(nowMs: number): boolean {
     this.#nowMs = nowMs;
-    this.#mtu = this.#i32[HEADER.MTU];
-    this.#chain.start(nowMs);
     this.#epoch.enter();
+    this.#sealer.start(nowMs);
     this.#sendMessages();
     this.#runCommands();
     const packets = this.#readPackets();
-    this.#flush();
+    // With more to read, what is in the ring is the lanes'.
+    if (packets === BATCH) this.#sealer.submit();
+    else this.#sealer.finish();
     this.#epoch.leave();
+    this.#i32[HEADER.OUTBOUND_SLOTS] = this.#staged.used;
+    this.#i32[HEADER.OUTBOUND_CHAINS] = this.#sealer.chainsUsed;
     if (this.#tell) {
       this.#tell = false;
       this.#parts.control.wake();
@@ -186,7 +183,6 @@ export class Outbound {
         (entry + MESSAGE_ENTRY.MESSAGE) * 4,
         this.#i32[entry + MESSAGE_ENTRY.LENGTH],
         this.#i32[entry + MESSAGE_ENTRY.DS],
-        0,
       );
     }
     if (n === 0) return 0;
@@ -195,7 +191,7 @@ export class Outbound {
       const entry = this.#messages.peek();
       const peer = this.#i32[entry + MESSAGE_ENTRY.PEER];
       const length = this.#i32[entry + MESSAGE_ENTRY.LENGTH];
-      if (peer !== 0) this.#chain.account(i, peer, length);
+      if (peer !== 0) this.#sealer.account(i, peer, length);
       else if (sender.errors[i] !== 0) this.#counters.add(COUNT.tx_send_failed);
       this.#messages.release();
     }
@@ -203,14 +199,17 @@ export class Outbound {
   }
 
   #runCommands(): void {
-    for (let peer; (peer = this.#commands.next()) !== 0;) {
+    for (
+      let peer;
+      this.#sealer.makesRoom() && (peer = this.#commands.next()) !== 0;
+    ) {
       const bits = this.#commands.take(peer);
       if ((bits & (COMMAND_DROP_STAGED | COMMAND_REMOVE)) !== 0) {
         this.#staged.dropAll(this.#arena.peer(peer));
       }
       if ((bits & COMMAND_REMOVE) !== 0) {
-        // Nothing of the peer may be left here: control frees its record.
-        this.#flush();
+        // Nothing of the peer may be left here: control frees its record. Its
+        // chains hold their epoch.
         this.#sendMessages();
         this.#post(peer, EVENT_REMOVED);
         continue;
@@ -224,7 +223,12 @@ export class Outbound {
 
   #readPackets(): number {
     const { tun } = this.#parts;
+    this.#blocked = false;
     for (let n = 0; n < BATCH; n++) {
+      if (!this.#sealer.makesRoom()) {
+        this.#blocked = true;
+        return n;
+      }
       const slot = this.#staged.take();
       const length = tun.read(this.#arena.txPayload(slot), SLOT_PAYLOAD_MAX);
       if (length <= 0) {
@@ -237,6 +241,7 @@ export class Outbound {
       }
       this.#counters.add(COUNT.tx_packets);
       this.#route(slot, length);
+      this.#sealer.submitIfMuch();
     }
     return BATCH;
   }
@@ -265,7 +270,9 @@ export class Outbound {
     }
     if (this.#staged.count(peerWord) === 0) {
       const keypair = this.#usableKeypair(peerWord);
-      if (keypair !== 0) return this.#add(slot, length, peer, keypair);
+      if (keypair !== 0) {
+        return this.#sealer.add(slot, length, peer, keypair);
+      }
     }
     this.#stage(slot, length, peer, peerWord);
     this.#flushStaged(peer);
@@ -280,11 +287,6 @@ export class Outbound {
     const needed = (u8[header + VNET.FLAGS] & VNET_NEEDS_CHECKSUM) !== 0;
     if (whole || !needed) return true;
     return finishChecksum(this.#arena, this.#parts.checksum, at, length);
-  }
-
-  #isSuperPacket(at: number): boolean {
-    return this.#parts.tun.offloads !== undefined &&
-      this.#u8[at - VNET_HEADER + VNET.GSO_TYPE] !== GSO_NONE;
   }
 
   #hasEndpoint(peerWord: number): boolean {
@@ -306,7 +308,7 @@ export class Outbound {
     const slot = this.#staged.take();
     // Not by way of the staged queue, where slots may be scarce.
     const keypair = this.#usableKeypair(peerWord);
-    if (keypair !== 0) this.#add(slot, 0, peer, keypair);
+    if (keypair !== 0) this.#sealer.add(slot, 0, peer, keypair);
     else this.#stage(slot, 0, peer, peerWord);
   }
 
@@ -316,10 +318,13 @@ export class Outbound {
     if (this.#staged.count(peerWord) === 0) return;
     if (this.#i32[HEADER.UP] === 0 || !this.#hasEndpoint(peerWord)) return;
     while (this.#staged.count(peerWord) > 0) {
+      if (!this.#sealer.makesRoom()) {
+        return this.#commands.post(peer, COMMAND_FLUSH);
+      }
       const keypair = this.#usableKeypair(peerWord);
       if (keypair === 0) return this.#askHandshake(peer, peerWord);
       const slot = this.#staged.shift(peerWord);
-      this.#add(slot, this.#staged.lengthOf(slot), peer, keypair);
+      this.#sealer.add(slot, this.#staged.lengthOf(slot), peer, keypair);
     }
   }
 
@@ -358,39 +363,6 @@ export class Outbound {
     if (Atomics.exchange(this.#i32, peerWord + PEER.HANDSHAKE_ASKED, 1) === 0) {
       this.#post(peer, EVENT_HANDSHAKE_WANTED);
     }
-  }
-
-  /** Puts the slot's packet, or its segments, into the chain. */
-  #add(slot: number, length: number, peer: number, keypair: number): void {
-    const at = this.#arena.txPayload(slot);
-    if (length === 0 || !this.#isSuperPacket(at)) {
-      this.#chain.add(at, length, slot, peer, keypair, this.#mtu);
-      return;
-    }
-    if (this.#splitter.start(at, length) === 0) {
-      return this.#staged.drop(slot, COUNT.tx_bad_offload);
-    }
-    const end = this.#segmentsStart + SEGMENTS_BYTES;
-    for (;;) {
-      // Behind any segment there is room for the next; see the check below.
-      const to = this.#segmentsAt + DATA.end;
-      const bytes = this.#splitter.next(to);
-      if (bytes === 0) break;
-      const padded = this.#chain.add(to, bytes, 0, peer, keypair, this.#mtu);
-      this.#segmentsAt = this.#chain.count > 0
-        ? to + padded + AUTHTAG_LEN
-        : this.#segmentsStart;
-      if (this.#segmentsAt + SLOT_PAYLOAD_MAX + DATA_OVERHEAD > end) {
-        this.#flush();
-      }
-    }
-    this.#staged.free(slot);
-  }
-
-  /** Seals and sends what the chain holds. */
-  #flush(): void {
-    this.#chain.flush();
-    this.#segmentsAt = this.#segmentsStart;
   }
 
   /** Rekeys before the key grows too old (kernel: `keep_key_fresh` of send.c). */

@@ -37,7 +37,12 @@ export class StagedQueues {
     return this.#arena.limits.txSlots - this.#freeCount;
   }
 
-  /** A free slot. `append` leaves a batch's worth of them, so there always is one. */
+  /** Slots that are free. */
+  get available(): number {
+    return this.#freeCount;
+  }
+
+  /** A free slot. The caller knows that there is one. */
   take(): number {
     return this.#free[--this.#freeCount];
   }

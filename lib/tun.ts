@@ -23,6 +23,7 @@ const TUNSETVNETHDRSZ = 0x400454d8;
 const IFF_TUN = 0x0001;
 const IFF_NO_PI = 0x1000;
 const IFF_VNET_HDR = 0x4000;
+const IFF_MULTI_QUEUE = 0x0100;
 const TUN_F_CSUM = 1;
 const TUN_F_TSO4 = 2;
 const TUN_F_TSO6 = 4;
@@ -35,7 +36,8 @@ const IFNAMSIZ = 16;
 
 /** A TUN interface of this process. */
 export interface TunHandle {
-  readonly fd: number;
+  /** One descriptor a queue. */
+  readonly fds: readonly number[];
   readonly name: string;
   /** Undefined where packets come without vnet headers. */
   readonly offloads: TunOffloads | undefined;
@@ -55,9 +57,47 @@ export class TunError extends Error {
  * Creates the TUN interface `name`.
  *
  * @param offload whether to ask for super-packets
+ * @param queues how many queues it has, at most QUEUES_MAX
  * @throws TunError when there is no /dev/net/tun, no right, or the name is in use
  */
-export function createTun(name: string, offload: boolean): TunHandle {
+export function createTun(
+  name: string,
+  offload: boolean,
+  queues: number,
+): TunHandle {
+  const tun = openQueues(name, offload ? IFF_VNET_HDR : 0, queues);
+  if (!offload) return { ...tun, offloads: undefined };
+  // What is set for one queue holds for all.
+  const offloads = enableOffloads(tun.fds[0], true);
+  if (offloads !== undefined) return { ...tun, offloads };
+  // Vnet headers cannot be had, and not be given back either.
+  closeTun(tun);
+  return { ...openQueues(name, 0, queues), offloads: undefined };
+}
+
+/** Closes all queues; the interface goes with the last. */
+export function closeTun({ fds }: Pick<TunHandle, "fds">): void {
+  for (const fd of fds) libc().close(fd);
+}
+
+function openQueues(
+  name: string,
+  flags: number,
+  queues: number,
+): { fds: number[]; name: string } {
+  const kind = queues > 1 ? flags | IFF_MULTI_QUEUE : flags;
+  const first = openTun(name, kind);
+  const fds = [first.fd];
+  try {
+    while (fds.length < queues) fds.push(openTun(first.name, kind).fd);
+  } catch (error) {
+    closeTun({ fds });
+    throw error;
+  }
+  return { fds, name: first.name };
+}
+
+function openTun(name: string, flags: number): { fd: number; name: string } {
   const c = libc();
   const fd = c.open(
     cString("/dev/net/tun"),
@@ -69,7 +109,7 @@ export function createTun(name: string, offload: boolean): TunHandle {
   ifreq.set(new TextEncoder().encode(name).subarray(0, IFNAMSIZ - 1));
   new DataView(ifreq.buffer).setInt16(
     IFNAMSIZ,
-    IFF_TUN | IFF_NO_PI | (offload ? IFF_VNET_HDR : 0),
+    IFF_TUN | IFF_NO_PI | flags,
     true,
   );
   if (c.ioctl(fd, TUNSETIFF, ifreq) < 0) {
@@ -77,38 +117,57 @@ export function createTun(name: string, offload: boolean): TunHandle {
     c.close(fd);
     throw createError(name, number);
   }
-  const offloads = offload ? enableOffloads(fd) : undefined;
-  return { fd, name: ifName(ifreq), offloads };
+  return { fd, name: ifName(ifreq) };
 }
 
 /**
  * Takes over a TUN descriptor that another program opened (WG_TUN_FD).
  *
- * @throws SysError when `fd` is none
+ * @param offload whether to ask for super-packets, where it has vnet headers
+ * @throws SysError when `fd` is none, or its vnet headers are of another kind
  */
-export function adoptTun(fd: number): TunHandle {
+export function adoptTun(fd: number, offload = true): TunHandle {
   const c = libc();
   const ifreq = new Uint8Array(IFREQ_BYTES);
   check(c.ioctl(fd, TUNGETIFF, ifreq), `descriptor ${fd} is no TUN interface`);
   const flags = check(c.fcntl(fd, F_GETFL, 0), "fcntl");
   check(c.fcntl(fd, F_SETFL, flags | O_NONBLOCK), "fcntl");
   const kind = new DataView(ifreq.buffer).getInt16(IFNAMSIZ, true);
-  const offloads = (kind & IFF_VNET_HDR) !== 0 ? enableOffloads(fd) : undefined;
-  return { fd, name: ifName(ifreq), offloads };
+  if ((kind & IFF_VNET_HDR) === 0) {
+    return { fds: [fd], name: ifName(ifreq), offloads: undefined };
+  }
+  const offloads = enableOffloads(fd, offload);
+  if (offloads === undefined) {
+    throw new SysError("set the size of the TUN's vnet header", errno());
+  }
+  return { fds: [fd], name: ifName(ifreq), offloads };
 }
 
-/** Asks for all that the kernel has: USO came with Linux 6.2. */
-function enableOffloads(fd: number): TunOffloads {
+/** @returns undefined when vnet headers cannot be set up */
+function enableOffloads(fd: number, wanted: boolean): TunOffloads | undefined {
   const c = libc();
-  check(
-    c.ioctl(fd, TUNSETVNETHDRSZ, new Int32Array([VNET_HEADER])),
-    "set the size of the TUN's vnet header",
-  );
-  if (c.ioctlValue(fd, TUNSETOFFLOAD, TUN_F_TSO | TUN_F_USO) === 0) {
-    return { tcp: true, udp: true };
-  }
-  const tcp = c.ioctlValue(fd, TUNSETOFFLOAD, TUN_F_TSO) === 0;
-  return { tcp, udp: false };
+  const size = new Int32Array([VNET_HEADER]);
+  if (c.ioctl(fd, TUNSETVNETHDRSZ, size) < 0) return undefined;
+  const set = (flags: number): boolean =>
+    c.ioctlValue(fd, TUNSETOFFLOAD, flags) === 0;
+  if (wanted) return probeOffloads(set);
+  set(0);
+  return { tcp: false, udp: false };
+}
+
+/**
+ * Asks for all that the kernel may have, and for less when it refuses: USO came
+ * with Linux 6.2. TSO for one of IPv4 and IPv6 alone is no use to us, and no
+ * kernel has but that.
+ *
+ * @param set asks for TUN_F_… flags; false when they are refused
+ */
+export function probeOffloads(set: (flags: number) => boolean): TunOffloads {
+  if (set(TUN_F_TSO | TUN_F_USO)) return { tcp: true, udp: true };
+  if (set(TUN_F_TSO)) return { tcp: true, udp: false };
+  // What an earlier owner of the descriptor asked for must not stay on.
+  set(0);
+  return { tcp: false, udp: false };
 }
 
 /** The interface's present name, or undefined when it is gone. */
@@ -165,7 +224,9 @@ function createError(name: string, number: number): Error {
 export class Tun implements TunPort {
   readonly offloads: TunOffloads | undefined;
   readonly vector: VectorWriter;
-  readonly #fd: number;
+  readonly #fds: readonly number[];
+  /** The queue that is read next: it is read until it is empty. */
+  #queue = 0;
   readonly #memory: ArenaMemory;
   readonly #i32: Int32Array<SharedArrayBuffer>;
   readonly #u8: Uint8Array<SharedArrayBuffer>;
@@ -180,10 +241,10 @@ export class Tun implements TunPort {
   /** @param scratch byte offset of SCRATCH_BYTES for this port alone */
   constructor(
     arena: Arena,
-    { fd, offloads }: Pick<TunHandle, "fd" | "offloads">,
+    { fds, offloads }: Pick<TunHandle, "fds" | "offloads">,
     scratch: number,
   ) {
-    this.#fd = fd;
+    this.#fds = fds;
     this.offloads = offloads;
     this.#header = offloads === undefined ? 0 : VNET_HEADER;
     this.#memory = new ArenaMemory(arena);
@@ -191,7 +252,7 @@ export class Tun implements TunPort {
     this.#u8 = arena.u8;
     this.#word = scratch / 4;
     this.#iovec = this.#memory.pointer(scratch);
-    this.vector = new TunVector(fd, this.#memory, scratch + IOVEC_BYTES);
+    this.vector = new TunVector(fds[0], this.#memory, scratch + IOVEC_BYTES);
   }
 
   /** See {@link TunPort.read}. */
@@ -200,11 +261,16 @@ export class Tun implements TunPort {
     if (this.#i32[HEADER.UP] === 0) return 0;
     const header = this.#header;
     this.#memory.setIovec(this.#word, offset - header, capacity + header);
-    const n = libc().readv(this.#fd, this.#iovec, 1);
-    if (n > header) return n - header;
-    if (n >= 0) return 0;
-    const number = errno();
-    return number === ERRNO.EAGAIN || number === ERRNO.EINTR ? 0 : -1;
+    const queues = this.#fds.length;
+    for (let tries = 0; tries < queues; tries++) {
+      const n = libc().readv(this.#fds[this.#queue], this.#iovec, 1);
+      if (n > header) return n - header;
+      if (n >= 0) return 0;
+      const number = errno();
+      if (number !== ERRNO.EAGAIN && number !== ERRNO.EINTR) return -1;
+      this.#queue = (this.#queue + 1) % queues;
+    }
+    return 0;
   }
 
   /** See {@link TunPort.write}. */
@@ -212,7 +278,7 @@ export class Tun implements TunPort {
     const from = offset - this.#header;
     this.#u8.fill(0, from, offset);
     this.#memory.setIovec(this.#word, from, length + this.#header);
-    return libc().writev(this.#fd, this.#iovec, 1) < 0 ? errno() : 0;
+    return libc().writev(this.#fds[0], this.#iovec, 1) < 0 ? errno() : 0;
   }
 }
 

@@ -203,8 +203,9 @@ export class UapiSetParser {
   ): number | Promise<number> {
     switch (key) {
       case "private_key":
-        if (!parseHexKey(text, start, this.#secret)) return EINVAL;
         try {
+          // A mistyped key is as secret as a right one.
+          if (!parseHexKey(text, start, this.#secret)) return EINVAL;
           return this.#sink.setPrivateKey(this.#secret);
         } finally {
           this.#secret.fill(0);
@@ -239,12 +240,15 @@ export class UapiSetParser {
     if (errno !== 0) return errno;
     switch (key) {
       case "preshared_key":
-        if (!parseHexKey(text, start, this.#secret)) return EINVAL;
-        if (this.#peer !== 0) {
-          this.#sink.setPresharedKey(this.#peer, this.#secret);
+        try {
+          if (!parseHexKey(text, start, this.#secret)) return EINVAL;
+          if (this.#peer !== 0) {
+            this.#sink.setPresharedKey(this.#peer, this.#secret);
+          }
+          return 0;
+        } finally {
+          this.#secret.fill(0);
         }
-        this.#secret.fill(0);
-        return 0;
       case "endpoint":
         return this.#endpoint(text, start);
       case "endpoint_name":

@@ -1,10 +1,29 @@
 /**
- * Entry of the data workers: a blocking loop, started by one message. It never
- * sees another: control talks through the arena and the eventfd.
+ * Entry of the workers: data workers, and lanes. A blocking loop, started by one
+ * message. It never sees another: control talks through the arena, eventfds and
+ * the lanes' wake word.
  *
  * @module
  */
+import { Arena, type ArenaLimits, HEADER } from "./arena.ts";
+import { type ChosenAead, createDataAead } from "./aead_choice.ts";
+import { Lane } from "./lane.ts";
 import { Loop, type LoopOptions } from "./loop.ts";
+import { Waker } from "./queueing.ts";
+import { signalEvent } from "./sys/libc.ts";
+
+/** What a lane is started with. */
+export interface LaneOptions {
+  readonly role: "lane";
+  readonly limits: ArenaLimits;
+  readonly memory: WebAssembly.Memory;
+  /** Its number, from 0. */
+  readonly lane: number;
+  readonly crypto: ChosenAead;
+  /** Wake the workers that deliver chains. */
+  readonly outboundFd: number;
+  readonly inboundFd: number;
+}
 
 /** What a worker tells the thread that started it. */
 export type WorkerReport = { state: "ready" } | { state: "done" } | {
@@ -12,15 +31,38 @@ export type WorkerReport = { state: "ready" } | { state: "done" } | {
   reason: string;
 };
 
+/** What a worker is started with. */
+export type WorkerOptions = LoopOptions | LaneOptions;
+
 const scope = self as unknown as {
-  onmessage: ((event: MessageEvent<LoopOptions>) => void) | null;
+  onmessage: ((event: MessageEvent<WorkerOptions>) => void) | null;
   postMessage(report: WorkerReport): void;
   close(): void;
 };
 
+function makeLane(options: LaneOptions): Lane {
+  const arena = new Arena(options.limits, options.memory);
+  const { lane, outboundFd, inboundFd } = options;
+  return new Lane({
+    arena,
+    lane,
+    aead: createDataAead(arena.memory, arena.laneWork(lane), options.crypto),
+    outbound: new Waker(
+      arena,
+      HEADER.OUTBOUND_SLEEPS,
+      () => signalEvent(outboundFd),
+    ),
+    inbound: new Waker(
+      arena,
+      HEADER.INBOUND_SLEEPS,
+      () => signalEvent(inboundFd),
+    ),
+  });
+}
+
 scope.onmessage = ({ data }): void => {
   try {
-    const loop = new Loop(data);
+    const loop = data.role === "lane" ? makeLane(data) : new Loop(data);
     scope.postMessage({ state: "ready" });
     loop.run();
     scope.postMessage({ state: "done" });

@@ -12,22 +12,28 @@ import {
   AEAD_COUNTER_HI,
   AEAD_COUNTER_LO,
   AEAD_DATA,
+  AEAD_DONE,
+  AEAD_FORGED,
   AEAD_KEY,
   AEAD_LENGTH,
   AEAD_OK,
+  AEAD_PENDING,
   AEAD_RECEIVER,
   AEAD_USER,
   AEAD_WORK_BYTES,
-  type AeadChoice,
   aeadEncrypt,
   createAead,
+  createWasmAead,
+  testAead,
   testWasmAead,
 } from "../lib/crypto/mod.ts";
 import {
   Arena,
   DESCRIPTOR_BYTES,
   hex,
+  PROVIDERS,
   Random,
+  testProvider,
   USER_MARK,
 } from "./crypto_helpers.ts";
 
@@ -35,16 +41,17 @@ const WORK = 0;
 const KEY = 1024;
 const DESC = 2048;
 const DATA = 4096 + 16;
-const PROVIDERS: AeadChoice[] = ["wasm", "noble"];
 
 function eachProvider(
   name: string,
   test: (aead: Aead, arena: Arena) => void,
 ): void {
-  for (const choice of PROVIDERS) {
-    Deno.test(`${choice} AEAD ${name}`, () => {
+  for (const provider of PROVIDERS) {
+    testProvider(provider, name, () => {
       const arena = new Arena(2);
-      test(createAead(arena.memory, WORK, choice), arena);
+      const aead = provider.create(arena.memory, WORK);
+      test(aead, arena);
+      aead.close?.();
     });
   }
 }
@@ -132,7 +139,7 @@ eachProvider("encrypts the message of RFC 8439 A.5", (aead, arena) => {
 });
 
 eachProvider(
-  "writes the header, and nothing into USER or OK",
+  "writes the header and OK, and nothing into the other words",
   (aead, arena) => {
     arena.describe(DESC, {
       data: DATA,
@@ -150,8 +157,10 @@ eachProvider(
     assertEquals(arena.word(DESC, AEAD_LENGTH), 0);
     assertEquals(arena.word(DESC, AEAD_KEY), KEY);
     assertEquals(arena.word(DESC, AEAD_RECEIVER), 0x89abcdef);
-    assertEquals(arena.word(DESC, AEAD_OK), USER_MARK);
+    assertEquals(arena.word(DESC, AEAD_OK), AEAD_DONE);
     assertEquals(arena.word(DESC, AEAD_USER), USER_MARK);
+    assertEquals(arena.word(DESC, AEAD_COUNTER_LO), 0x76543210);
+    assertEquals(arena.word(DESC, AEAD_COUNTER_HI), 0xfedcba98);
   },
 );
 
@@ -262,6 +271,45 @@ eachProvider(
   },
 );
 
+eachProvider(
+  "takes another key at the same offset, call after call",
+  (aead, arena) => {
+    const random = new Random(9);
+    for (let round = 0; round < 20; round++) {
+      const key = random.bytes(32);
+      const plaintext = random.bytes(1100);
+      const sealed = sealOne(aead, arena, key, 7n, plaintext);
+      const expected = aeadEncrypt(key, 7n, plaintext, new Uint8Array(0));
+      assertEquals(sealed, expected, `round ${round}`);
+      // Opened with the key before this one, it is a forgery.
+      arena.bytes[KEY] ^= 1;
+      assertEquals(openOne(aead, arena, 1100), AEAD_FORGED);
+      assertEquals(arena.slice(DATA, 1116), expected, "payload untouched");
+      arena.bytes[KEY] ^= 1;
+      assertEquals(openOne(aead, arena, 1100), AEAD_DONE);
+    }
+  },
+);
+
+eachProvider("sets OK packet by packet", (aead, arena) => {
+  const random = new Random(10);
+  arena.bytes.set(random.bytes(32), KEY);
+  // The last packet ends outside of the memory: the call throws there.
+  const ends = [DATA, DATA + 200, arena.bytes.length - 20];
+  ends.forEach((data, i) => {
+    const at = DESC + i * DESCRIPTOR_BYTES;
+    arena.describe(at, { data, length: 100, key: KEY });
+    arena.view.setUint32(at + 4 * AEAD_OK, AEAD_PENDING, true);
+  });
+  const oks = (): number[] =>
+    ends.map((_, i) => arena.word(DESC + i * DESCRIPTOR_BYTES, AEAD_OK));
+  assertThrows(() => aead.seal(DESC, 3));
+  assertEquals(oks(), [AEAD_DONE, AEAD_DONE, AEAD_PENDING]);
+  arena.bytes[DATA] ^= 1;
+  assertThrows(() => aead.open(DESC, 3));
+  assertEquals(oks(), [AEAD_FORGED, AEAD_DONE, AEAD_PENDING]);
+});
+
 eachProvider("does nothing for an empty chain", (aead, arena) => {
   arena.bytes.fill(0xaa, AEAD_WORK_BYTES);
   aead.seal(DESC, 0);
@@ -289,6 +337,51 @@ Deno.test("wasm AEAD does not depend on what its scratch area held", () => {
   const expected = aeadEncrypt(key, 7n, plaintext, new Uint8Array(0));
   arena.bytes.set(random.bytes(AEAD_WORK_BYTES), WORK);
   assertEquals(sealOne(aead, arena, key, 7n, plaintext), expected);
+});
+
+Deno.test("createAead refuses a provider that it does not make", () => {
+  const { memory } = new Arena(1);
+  assertThrows(
+    () => createAead(memory, WORK, "libcrypto"),
+    Error,
+    'Cannot make the AEAD "libcrypto" here',
+  );
+});
+
+Deno.test("a self-test finds a provider that is wrong", () => {
+  const wrongs: [string, (aead: Aead, memory: WebAssembly.Memory) => Aead][] = [
+    ["opens anything", ({ seal }, memory) => ({
+      name: "wrong",
+      seal,
+      open: (desc) => new Uint32Array(memory.buffer)[desc / 4 + AEAD_OK] = 1,
+    })],
+    ["seals nothing", ({ open }) => ({ name: "wrong", open, seal(): void {} })],
+    ["writes over a forged payload", ({ seal, open }, memory) => ({
+      name: "wrong",
+      seal,
+      open(desc, n): void {
+        open(desc, n);
+        const words = new Uint32Array(memory.buffer);
+        const data = words[desc / 4 + AEAD_DATA];
+        const length = words[desc / 4 + AEAD_LENGTH];
+        if (words[desc / 4 + AEAD_OK] === AEAD_FORGED && length > 0) {
+          new Uint8Array(memory.buffer)[data] ^= 1;
+        }
+      },
+    })],
+    ["breaks", ({ open }) => ({
+      name: "wrong",
+      open,
+      seal: () => assert(false, "broken"),
+    })],
+  ];
+  assertEquals(testAead(createWasmAead), null);
+  for (const [what, wrong] of wrongs) {
+    const problem = testAead((memory, work) =>
+      wrong(createWasmAead(memory, work), memory)
+    );
+    assert(problem !== null, what);
+  }
 });
 
 Deno.test("auto takes the wasm AEAD, which passes its self-test", () => {

@@ -6,6 +6,12 @@
  */
 
 import {
+  type ChosenAead,
+  createDataAead,
+  missingLibcrypto,
+} from "../lib/aead_choice.ts";
+import {
+  type Aead,
   AEAD_COUNTER_HI,
   AEAD_COUNTER_LO,
   AEAD_DATA,
@@ -22,6 +28,48 @@ import {
 export const DESCRIPTOR_BYTES = 4 * AEAD_DESCRIPTOR_WORDS;
 /** What `Arena.describe` puts where providers must not write, or write later. */
 export const USER_MARK = 0x5a5a5a5a;
+
+/** A provider that the AEAD suites run on. */
+export interface Provider {
+  readonly name: ChosenAead["name"];
+  /** Why it cannot be tested here, or null if it can. */
+  readonly missing: string | null;
+  create(memory: WebAssembly.Memory, workOffset: number): Aead;
+}
+
+function provider(name: ChosenAead["name"], missing: string | null): Provider {
+  const create = (memory: WebAssembly.Memory, workOffset: number): Aead =>
+    createDataAead(memory, workOffset, { name, reason: "under test" });
+  return { name, missing, create };
+}
+
+const noLibcrypto = missingLibcrypto();
+
+/** The providers that call no noble, and need to be compared with it. */
+export const FAST_PROVIDERS: readonly Provider[] = [
+  provider("wasm", null),
+  provider("libcrypto", noLibcrypto),
+];
+/** Every provider. */
+export const PROVIDERS: readonly Provider[] = [
+  ...FAST_PROVIDERS,
+  provider("wasm+libcrypto", noLibcrypto),
+  provider("noble", null),
+];
+
+/** Registers a test of a provider, skipped with the reason where it is missing. */
+export function testProvider(
+  { name, missing }: Provider,
+  what: string,
+  run: () => void | Promise<void>,
+): void {
+  const skipped = missing === null ? "" : ` (skipped: ${missing})`;
+  Deno.test({
+    name: `${name} AEAD ${what}${skipped}`,
+    ignore: missing !== null,
+    fn: run,
+  });
+}
 
 /** A small reproducible generator (xorshift32). Not for secrets. */
 export class Random {

@@ -8,13 +8,14 @@
  */
 
 import { assertEquals } from "@std/assert";
+import { type Aead, AEAD_OK, aeadEncrypt } from "../lib/crypto/mod.ts";
 import {
-  AEAD_OK,
-  type AeadChoice,
-  aeadEncrypt,
-  createAead,
-} from "../lib/crypto/mod.ts";
-import { Arena, hex, Random } from "./crypto_helpers.ts";
+  Arena,
+  hex,
+  PROVIDERS,
+  Random,
+  testProvider,
+} from "./crypto_helpers.ts";
 
 const P = 2n ** 130n - 5n;
 const BLOCK_BIT = 2n ** 128n;
@@ -134,7 +135,7 @@ function solve(
 /** OK after opening `ciphertext` with `tag`. */
 function open(
   arena: Arena,
-  choice: AeadChoice,
+  aead: Aead,
   counter: bigint,
   ciphertext: Uint8Array,
   tag: Uint8Array,
@@ -144,7 +145,7 @@ function open(
   arena.bytes.set(ciphertext, DATA);
   arena.bytes.set(tag, DATA + length);
   arena.describe(DESC, { data: DATA, length, key: KEY });
-  createAead(arena.memory, 0, choice).open(DESC, 1);
+  aead.open(DESC, 1);
   return arena.word(DESC, AEAD_OK);
 }
 
@@ -169,43 +170,55 @@ const TARGETS = [
   2n ** 130n - 2n ** 104n,
 ];
 
-for (const choice of ["wasm", "noble"] as const) {
-  Deno.test(`${choice} Poly1305 is right where the sum is near 0, p and 2^128`, () => {
-    const random = new Random(21);
-    const arena = new Arena(1);
-    for (const blocks of [1, 2, 5, 16, 19, 32]) {
-      for (const target of TARGETS) {
+for (const provider of PROVIDERS) {
+  testProvider(
+    provider,
+    "has Poly1305 right near the sums 0, p and 2^128",
+    () => {
+      const random = new Random(21);
+      const arena = new Arena(1);
+      const aead = provider.create(arena.memory, 0);
+      for (const blocks of [1, 2, 5, 16, 19, 32]) {
+        for (const target of TARGETS) {
+          const key = random.bytes(32);
+          arena.bytes.set(key, KEY);
+          const { counter, ciphertext } = solve(random, key, blocks, target);
+          const oneTime = oneTimeKey(key, counter);
+          assertEquals(accumulate(oneTime.r, ciphertext), target, "solved");
+          const tag = tagOf(oneTime, ciphertext);
+          const what = `${blocks} blocks, sum ${target.toString(16)}`;
+          assertEquals(open(arena, aead, counter, ciphertext, tag), 1, what);
+          // The tag of the neighbouring sum must not pass.
+          const wrong = (fromLittleEndian(tag) + 5n) % BLOCK_BIT;
+          const forged = toLittleEndian(wrong, 16);
+          assertEquals(open(arena, aead, counter, ciphertext, forged), 0, what);
+        }
+      }
+      aead.close?.();
+    },
+  );
+
+  testProvider(
+    provider,
+    "has Poly1305 right for all ones and all zeros",
+    () => {
+      const random = new Random(22);
+      const arena = new Arena(1);
+      const aead = provider.create(arena.memory, 0);
+      for (let length = 1; length < 1500; length += 1 + random.below(30)) {
         const key = random.bytes(32);
         arena.bytes.set(key, KEY);
-        const { counter, ciphertext } = solve(random, key, blocks, target);
-        const oneTime = oneTimeKey(key, counter);
-        assertEquals(accumulate(oneTime.r, ciphertext), target, "solved");
-        const tag = tagOf(oneTime, ciphertext);
-        const what = `${blocks} blocks, sum ${target.toString(16)}`;
-        assertEquals(open(arena, choice, counter, ciphertext, tag), 1, what);
-        // The tag of the neighbouring sum must not pass.
-        const wrong = (fromLittleEndian(tag) + 5n) % BLOCK_BIT;
-        const forged = toLittleEndian(wrong, 16);
-        assertEquals(open(arena, choice, counter, ciphertext, forged), 0, what);
+        for (const byte of [0xff, 0]) {
+          const ciphertext = new Uint8Array(length).fill(byte);
+          const counter = BigInt(length);
+          const tag = tagOf(oneTimeKey(key, counter), ciphertext);
+          const ok = open(arena, aead, counter, ciphertext, tag);
+          assertEquals(ok, 1, `${length} bytes of ${byte}`);
+        }
       }
-    }
-  });
-
-  Deno.test(`${choice} Poly1305 is right for ciphertexts of all ones and all zeros`, () => {
-    const random = new Random(22);
-    const arena = new Arena(1);
-    for (let length = 1; length < 1500; length += 1 + random.below(30)) {
-      const key = random.bytes(32);
-      arena.bytes.set(key, KEY);
-      for (const byte of [0xff, 0]) {
-        const ciphertext = new Uint8Array(length).fill(byte);
-        const counter = BigInt(length);
-        const tag = tagOf(oneTimeKey(key, counter), ciphertext);
-        const ok = open(arena, choice, counter, ciphertext, tag);
-        assertEquals(ok, 1, `${length} bytes of ${byte}`);
-      }
-    }
-  });
+      aead.close?.();
+    },
+  );
 }
 
 Deno.test("the big-integer Poly1305 of these tests agrees with RFC 8439 2.5.2", () => {

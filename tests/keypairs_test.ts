@@ -1,6 +1,7 @@
 /** The three key slots of a peer and the life of keypair records. */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { HEADER } from "../lib/arena.ts";
+import { EpochReader } from "../lib/epoch.ts";
 import { KEYPAIR, PEER } from "../lib/records.ts";
 import { TestDevice } from "./noise_helpers.ts";
 
@@ -93,6 +94,24 @@ for (const [initiator, before, after] of INSERTIONS) {
   });
 }
 
+Deno.test("a next keypair that is confirmed counts as current when another comes", () => {
+  for (
+    const [initiator, after] of [
+      [false, ["n", "", "x"]],
+      [true, ["x", "n", ""]],
+    ] as const
+  ) {
+    const [device, names] = prepare(["c", "p", "n"]);
+    const next = device.slots(PEER_NUMBER)[2];
+    device.arena.i32[device.arena.keypair(next) + KEYPAIR.CONFIRMED] = 1;
+    const keypair = newKeypair(device, initiator);
+    names.set(keypair, "x");
+    device.keypairs.insert(keypair);
+    assertEquals(namesOf(device, names), [...after]);
+    assertIndexed(device, names);
+  }
+});
+
 Deno.test("the first data on next makes it current, current previous", () => {
   for (const before of [["c", "p", "n"], ["c", "", "n"], ["", "", "n"]]) {
     const [device, names] = prepare(before as unknown as Slots);
@@ -160,15 +179,15 @@ function assertZeroed(device: TestDevice, keypairs: number[]): void {
 Deno.test("a keypair that a worker may hold keeps its keys until the worker is done", () => {
   const [device] = prepare(["c", "", ""]);
   const [current] = device.slots(PEER_NUMBER);
-  const { i32 } = device.arena;
-  Atomics.add(i32, HEADER.INBOUND_EPOCH, 1);
+  const worker = new EpochReader(device.arena, HEADER.INBOUND_EPOCH);
+  worker.enter();
   device.keypairs.removeAll(PEER_NUMBER);
   assertEquals(device.grace.collect(), true);
   assertEquals(
     device.keypairBytes(current, KEYPAIR.SEND_KEY),
     "01".repeat(32),
   );
-  Atomics.add(i32, HEADER.INBOUND_EPOCH, 1);
+  worker.leave();
   assertEquals(device.grace.collect(), false);
   assertZeroed(device, [current]);
   assertEquals(device.keypairs.used, 0);

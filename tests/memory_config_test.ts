@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { HEADER } from "../lib/arena.ts";
 import { generatePrivateKey } from "../lib/crypto/x25519.ts";
+import { EpochReader } from "../lib/epoch.ts";
 import { EVENT_ARMED, inboundEvents } from "../lib/queueing.ts";
 import { KEYPAIR, PEER } from "../lib/records.ts";
 import {
@@ -359,10 +360,11 @@ Deno.test("a removed peer's record is not used again before its last event is re
   a.control.removePeer(peerOfA);
   assertEquals(a.control.presharedKeyOf(peerOfA), new Uint8Array(32), "wiped");
   // Inbound is in a batch, and has a last word about the peer.
-  a.arena.i32[HEADER.INBOUND_EPOCH]++;
+  const worker = new EpochReader(a.arena, HEADER.INBOUND_EPOCH);
+  worker.enter();
   network.advance(100);
   inboundEvents(a.arena).post(peerOfA, EVENT_ARMED);
-  a.arena.i32[HEADER.INBOUND_EPOCH]++;
+  worker.leave();
   assertEquals(a.control.createPeer(generatePrivateKey()), -1);
   network.advance(100);
   pair.peerOfA = addPeer(a, b, INNER_B, true);

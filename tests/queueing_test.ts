@@ -6,8 +6,9 @@ import {
   controlWaker,
   inboundEvents,
   MessageRing,
-  MpscQueue,
+  MpscQueues,
   outboundEvents,
+  QUEUE_SPREAD,
   Waker,
 } from "../lib/queueing.ts";
 import { PEER } from "../lib/records.ts";
@@ -21,13 +22,30 @@ const NODES = 40;
 /** Words of the queue that steps done by hand touch. */
 const HEAD = 0;
 
-function newQueue(): { i32: Int32Array<SharedArrayBuffer>; queue: MpscQueue } {
-  const words = LINKS + (NODES + 1) * STRIDE;
-  const i32 = new Int32Array(new SharedArrayBuffer(words * 4));
-  return { i32, queue: new MpscQueue(i32, QUEUE, LINKS, STRIDE) };
+/** One queue. */
+class Queue {
+  readonly #queues: MpscQueues;
+
+  constructor(i32: Int32Array<SharedArrayBuffer>) {
+    this.#queues = new MpscQueues(i32, LINKS, STRIDE, QUEUE_SPREAD);
+  }
+
+  push(node: number): void {
+    this.#queues.push(QUEUE, node);
+  }
+
+  pop(): number {
+    return this.#queues.pop(QUEUE);
+  }
 }
 
-function drain(queue: MpscQueue): number[] {
+function newQueue(): { i32: Int32Array<SharedArrayBuffer>; queue: Queue } {
+  const words = LINKS + (NODES + 1) * STRIDE;
+  const i32 = new Int32Array(new SharedArrayBuffer(words * 4));
+  return { i32, queue: new Queue(i32) };
+}
+
+function drain(queue: Queue): number[] {
   const nodes: number[] = [];
   for (let node; (node = queue.pop()) !== 0;) nodes.push(node);
   return nodes;

@@ -58,7 +58,8 @@ export function parseOptions(
   const rest = parsed._.map(String);
   const before = args.slice(0, args.length - rest.length);
   const values: Record<string, string | boolean | undefined> = {};
-  for (const { name, value, choices } of options) {
+  for (const option of options) {
+    const { name, value, choices } = option;
     const given: unknown = parsed[name];
     if (value === undefined) {
       if (before.some((arg) => arg.startsWith(`--${name}=`))) {
@@ -66,9 +67,9 @@ export function parseOptions(
       }
       values[name] = given === true ? true : undefined;
     } else if (typeof given === "string") {
-      if (given === "" || (choices && !choices.includes(given))) {
+      if (given === "" || !isAllowed(option, given)) {
         const what = given === "" ? "no value" : JSON.stringify(given);
-        const expected = choices ? `one of ${choices.join(", ")}` : value;
+        const expected = expectedOf(option);
         const guess = choices && nearest(given, choices);
         fail(
           `--${name}: ${what}; expected ${expected}` +
@@ -107,4 +108,20 @@ export function parseArguments(
     );
   }
   return { values, rest };
+}
+
+function isAllowed({ choices, max }: Option, given: string): boolean {
+  if (max !== undefined) return /^\d{1,9}$/.test(given) && +given <= max;
+  return choices === undefined || choices.includes(given);
+}
+
+function expectedOf({ choices, max, value }: Option): string | undefined {
+  if (max !== undefined) return `a number from 0 to ${max}`;
+  return choices ? `one of ${choices.join(", ")}` : value;
+}
+
+/** What an option's value may be, for help: ` (…)`, or nothing. */
+export function valueHint({ choices, max }: Option): string {
+  if (max !== undefined) return ` (0 to ${max})`;
+  return choices ? ` (${choices.join(", ")})` : "";
 }

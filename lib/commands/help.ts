@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { valueHint } from "./arguments.ts";
 import { VERSION } from "../version.ts";
 import { EXIT } from "./errors.ts";
 import { COMMAND_GROUPS, COMMANDS, findCommand } from "./table.ts";
@@ -47,8 +48,10 @@ function columns(
 function optionRow(option: Option): readonly [string, string] {
   const short = option.short ? `-${option.short}, ` : "    ";
   const value = option.value ? ` ${option.value}` : "";
-  const choices = option.choices ? ` (${option.choices.join(", ")})` : "";
-  return [`${short}--${option.name}${value}`, option.summary + choices];
+  return [
+    `${short}--${option.name}${value}`,
+    option.summary + valueHint(option),
+  ];
 }
 
 function join(sections: readonly string[]): string {

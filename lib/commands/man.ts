@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { valueHint } from "./arguments.ts";
 import { CONFIG_DIRECTORY } from "../config.ts";
 import { INTERFACE_KEYS, PEER_KEYS } from "../config_keys.ts";
 import { VERSION } from "../version.ts";
@@ -47,12 +48,13 @@ function tagged(tag: string, text: string): string[] {
 }
 
 function optionLines(
-  { name, short, value, choices, summary }: Option,
+  option: Option,
 ): string[] {
+  const { name, short, value, summary } = option;
   const names = [...(short ? [bold(`-${short}`)] : []), bold(`--${name}`)];
   return tagged(
     names.join(", ") + (value ? ` \\fI${escape(value)}\\fR` : ""),
-    `${summary}${choices ? ` (${choices.join(", ")})` : ""}.`,
+    `${summary}${valueHint(option)}.`,
   );
 }
 

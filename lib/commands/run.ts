@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { AeadError } from "../aead_choice.ts";
 import { isInterfaceName } from "../config.ts";
 import type { AeadChoice } from "../crypto/aead.ts";
 import { isDaemon, leaveSession, reportReady, startDaemon } from "../daemon.ts";
@@ -17,9 +18,9 @@ const SIGNALS = ["SIGINT", "SIGTERM"] as const;
 
 /** Options of `run` as arguments again, for the daemon. */
 export function deviceArguments(options: OptionValues): string[] {
-  return ["threads", "crypto", "udp", "offload"].flatMap((name) =>
-    typeof options[name] === "string" ? [`--${name}`, options[name]] : []
-  );
+  return ["threads", "lanes", "queues", "crypto", "udp", "offload"].flatMap((
+    name,
+  ) => typeof options[name] === "string" ? [`--${name}`, options[name]] : []);
 }
 
 /** Runs `wgd run`. */
@@ -47,7 +48,7 @@ async function serve(
   ctx: CommandContext,
   daemon: boolean,
 ): Promise<number> {
-  const { threads, crypto, udp, offload } = ctx.options;
+  const { threads, lanes, queues, crypto, udp, offload } = ctx.options;
   const log = createLog(parseLogLevel(ctx.env("LOG_LEVEL")), name);
   const stopped = Promise.withResolvers<string>();
   const listeners = SIGNALS.map((signal) => {
@@ -62,12 +63,17 @@ async function serve(
       tunFd: descriptor(ctx, "WG_TUN_FD"),
       uapiFd: descriptor(ctx, "WG_UAPI_FD"),
       threads: threads === undefined ? undefined : Number(threads),
+      lanes: lanes === undefined ? undefined : Number(lanes),
+      queues: queues === undefined ? undefined : Math.max(1, Number(queues)),
       crypto: crypto as AeadChoice | undefined,
       offload: offload as OffloadChoice | undefined,
       datagrams: udp as DatagramChoice | undefined,
       log,
     });
   } catch (error) {
+    if (error instanceof AeadError) {
+      throw new CliError(error.message, EXIT.FAILED, { cause: error });
+    }
     if (!(error instanceof TunError)) throw error;
     const code = error.permission ? EXIT.NOT_PERMITTED : EXIT.FAILED;
     throw new CliError(error.message, code, { cause: error });
@@ -76,6 +82,9 @@ async function serve(
   const reason = await Promise.race([device.ended, stopped.promise]);
   log.verbose(`ending: ${reason}`);
   await device.close();
+  // For reports and tests: whether all is given back, and what was dropped.
+  log.verbose(`objects: ${JSON.stringify(device.objects())}`);
+  log.verbose(`counters: ${JSON.stringify(device.counters())}`);
   for (const { signal, listener } of listeners) {
     Deno.removeSignalListener(signal, listener);
   }

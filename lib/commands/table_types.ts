@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { LANES_MAX, QUEUES_MAX } from "../messages.ts";
 import type { CommandContext } from "./context.ts";
 
 /** An option of a command: `--name`, with a value if `value` says so. */
@@ -17,6 +18,8 @@ export interface Option {
   readonly value?: string;
   /** The values that are allowed; absent if all are. */
   readonly choices?: readonly string[];
+  /** The greatest number that is allowed, from 0 on; absent if it is no number. */
+  readonly max?: number;
   /** What completion offers for the value besides the choices. */
   readonly kind?: WordKind;
   readonly summary: string;
@@ -114,10 +117,22 @@ export const DEVICE_OPTIONS: readonly Option[] = [
     summary: "Worker threads for packets",
   },
   {
+    name: "lanes",
+    value: "N",
+    max: LANES_MAX,
+    summary: "Threads that help to seal and open packets",
+  },
+  {
+    name: "queues",
+    value: "N",
+    max: QUEUES_MAX,
+    summary: "Queues of the interface",
+  },
+  {
     name: "crypto",
     value: "PROVIDER",
-    choices: ["auto", "wasm", "noble"],
-    summary: "What seals and opens packets",
+    choices: ["auto", "wasm", "libcrypto", "noble"],
+    summary: "What encrypts packets",
   },
   {
     name: "udp",

@@ -2,8 +2,9 @@
  * The data path's AEAD: seals and opens chains of WireGuard data packets in
  * place, in the shared arena. Callers fill descriptors and name them by byte
  * offset; the provider walks the bytes. This file has the descriptor's layout,
- * the interface, and the choice of provider: the wasm kernel, or noble where
- * the kernel cannot run.
+ * the interface, the self-test of a provider, and the choice between those that
+ * need no system: the wasm kernel, or noble where the kernel cannot run.
+ * lib/aead_choice chooses among these and libcrypto.
  *
  * A descriptor is eight little-endian 32-bit words. The 16-byte data header
  * lies at DATA - 16 and the 16-byte tag at DATA + LENGTH; providers touch
@@ -21,11 +22,14 @@ import {
   AEAD_COUNTER_LO,
   AEAD_DATA,
   AEAD_DESCRIPTOR_WORDS,
+  AEAD_DONE,
+  AEAD_FORGED,
   AEAD_HEADER_BYTES,
   AEAD_KEY,
   AEAD_KEY_BYTES,
   AEAD_LENGTH,
   AEAD_OK,
+  AEAD_PENDING,
   AEAD_RECEIVER,
   AEAD_TAG_BYTES,
   AEAD_WORK_BYTES,
@@ -35,8 +39,8 @@ import { randomBytes } from "./bytes.ts";
 
 export * from "./aead_layout.ts";
 
-/** What `createAead` may be asked for. */
-export type AeadChoice = "auto" | "wasm" | "noble";
+/** What a device may be asked for; "libcrypto" is for lib/aead_choice alone. */
+export type AeadChoice = "auto" | "wasm" | "libcrypto" | "noble";
 
 const SELF_TEST_LENGTHS = [0, 1, 64, 192, 193, 447, 1420];
 const SELF_TEST_KEY_OFFSET = AEAD_WORK_BYTES;
@@ -51,28 +55,38 @@ const SELF_TEST_COUNTER_HI = 0x01234567;
 let wasmProblem: string | null | undefined;
 
 /**
- * Compares the wasm kernel with noble on a memory of its own.
+ * Compares a provider with noble, on a memory of its own.
  *
- * @returns Why the kernel cannot be used, or null if it can.
+ * @param create Makes it on that memory, with its scratch area at byte 0.
+ * @returns Why the provider cannot be used, or null if it can.
  */
-export function testWasmAead(): string | null {
+export function testAead(
+  create: (memory: WebAssembly.Memory, workOffset: number) => Aead,
+): string | null {
   const memory = new WebAssembly.Memory({
     initial: 1,
     maximum: 1,
     shared: true,
   });
-  let aead: Aead;
+  let aead: Aead | undefined;
   try {
-    aead = createWasmAead(memory, 0);
+    aead = create(memory, 0);
+    for (const length of SELF_TEST_LENGTHS) {
+      if (!selfTestLength(aead, memory, length)) {
+        return `${aead.name} disagrees with noble at ${length} bytes`;
+      }
+    }
+    return null;
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
+  } finally {
+    aead?.close?.();
   }
-  for (const length of SELF_TEST_LENGTHS) {
-    if (!selfTestLength(aead, memory, length)) {
-      return `wasm kernel disagrees with noble at ${length} bytes`;
-    }
-  }
-  return null;
+}
+
+/** @returns Why the wasm kernel cannot be used, or null if it can. */
+export function testWasmAead(): string | null {
+  return testAead(createWasmAead);
 }
 
 /** Seals, opens and forges one packet of `length` random bytes. */
@@ -104,21 +118,25 @@ function selfTestLength(
   words[AEAD_COUNTER_LO] = SELF_TEST_COUNTER_LO;
   words[AEAD_COUNTER_HI] = SELF_TEST_COUNTER_HI;
 
+  const holds = (expected: Uint8Array): boolean =>
+    expected.every((byte, i) => packet[i] === byte);
+  words[AEAD_OK] = AEAD_PENDING;
   aead.seal(SELF_TEST_DESC_OFFSET, 1);
   const empty = new Uint8Array(0);
   const sealed = aeadEncrypt(key, counter, plaintext, empty);
-  if (!sealed.every((byte, i) => packet[i] === byte)) return false;
+  if (words[AEAD_OK] !== AEAD_DONE || !holds(sealed)) return false;
 
-  const opens = (): boolean => {
+  const open = (): number => {
+    words[AEAD_OK] = AEAD_PENDING;
     aead.open(SELF_TEST_DESC_OFFSET, 1);
-    return words[AEAD_OK] === 1;
+    return words[AEAD_OK];
   };
   packet[length] ^= 1;
-  if (opens()) return false;
+  if (open() !== AEAD_FORGED) return false;
   packet[length] ^= 1;
-  if (!opens()) return false;
+  if (!holds(sealed) || open() !== AEAD_DONE) return false;
   const opened = aeadDecrypt(key, counter, sealed, empty);
-  return opened !== null && opened.every((byte, i) => packet[i] === byte);
+  return opened !== null && holds(opened);
 }
 
 /**
@@ -129,8 +147,8 @@ function selfTestLength(
  * uses, one area for each instance.
  * @param choice "auto" takes the wasm kernel if it runs and agrees with noble
  * (tested once in a thread), else noble.
- * @throws {Error} If "wasm" was asked for and cannot work, or `workOffset` is
- * out of range.
+ * @throws {Error} If "wasm" was asked for and cannot work, `workOffset` is out
+ * of range, or "libcrypto" was asked for, which needs the system.
  */
 export function createAead(
   memory: WebAssembly.Memory,
@@ -139,6 +157,9 @@ export function createAead(
 ): Aead {
   if (choice === "noble") return createNobleAead(memory);
   if (choice === "wasm") return createWasmAead(memory, workOffset);
+  if (choice !== "auto") {
+    throw new Error(`Cannot make the AEAD ${JSON.stringify(choice)} here`);
+  }
   if (wasmProblem === undefined) wasmProblem = testWasmAead();
   return wasmProblem === null
     ? createWasmAead(memory, workOffset)

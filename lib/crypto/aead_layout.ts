@@ -20,10 +20,21 @@ export const AEAD_RECEIVER = 3;
 export const AEAD_COUNTER_LO = 4;
 /** Word: high half of the counter; seal reads it, open sets it. */
 export const AEAD_COUNTER_HI = 5;
-/** Word: open sets 1 if authentic and decrypted, 0 if the payload is as it was. */
+/**
+ * Word: how the packet came out. The caller stores AEAD_PENDING before the
+ * call; seal and open store one of the others as the last thing that they do to
+ * the packet, so that a reader can tell how far a thread came that died.
+ */
 export const AEAD_OK = 6;
 /** Word: the caller's; never touched. */
 export const AEAD_USER = 7;
+
+/** OK: not done yet. Providers never store it. */
+export const AEAD_PENDING = 2;
+/** OK: sealed; or authentic and decrypted. */
+export const AEAD_DONE = 1;
+/** OK: opened and not authentic; the payload is as it was. */
+export const AEAD_FORGED = 0;
 
 /** Scratch bytes of one instance: 768, whole cache lines. */
 export const AEAD_WORK_BYTES = 768;
@@ -36,22 +47,25 @@ export const AEAD_TAG_BYTES = 16;
 
 /** Seals and opens chains of packets that descriptors in the arena name. */
 export interface Aead {
-  /** Name of the provider: "wasm" or "noble". */
+  /** Name of the provider: "wasm", "noble", "libcrypto" or "wasm+libcrypto". */
   readonly name: string;
   /**
-   * Writes header, ciphertext and tag of each packet. Nonces are the caller's
-   * to keep unique.
+   * Writes header, ciphertext and tag of each packet, then sets its OK. Nonces
+   * are the caller's to keep unique.
    *
    * @param desc Byte offset of the first descriptor, a multiple of 4.
    * @param n Number of consecutive descriptors.
    */
   seal(desc: number, n: number): void;
   /**
-   * Takes the counter from each header, verifies the tag, and only then
-   * decrypts. Sets COUNTER_LO, COUNTER_HI and OK of each descriptor.
+   * Takes the counter from each header, verifies the tag and decrypts; the
+   * payload of a packet that is not authentic is left, or put back, as it was.
+   * Sets COUNTER_LO, COUNTER_HI and then OK of each descriptor.
    *
    * @param desc Byte offset of the first descriptor, a multiple of 4.
    * @param n Number of consecutive descriptors.
    */
   open(desc: number, n: number): void;
+  /** Gives back what the garbage collector does not. Nothing may follow. */
+  close?(): void;
 }

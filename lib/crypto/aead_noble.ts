@@ -11,6 +11,8 @@ import {
   AEAD_COUNTER_LO,
   AEAD_DATA,
   AEAD_DESCRIPTOR_WORDS,
+  AEAD_DONE,
+  AEAD_FORGED,
   AEAD_HEADER_BYTES,
   AEAD_KEY,
   AEAD_KEY_BYTES,
@@ -80,6 +82,7 @@ export function createNobleAead(memory: WebAssembly.Memory): Aead {
         const length = view.getUint32(word(AEAD_LENGTH), true);
         const sealed = cipher(word).encrypt(bytesAt(data, length));
         bytesAt(data, sealed.length).set(sealed);
+        view.setUint32(word(AEAD_OK), AEAD_DONE, true);
       });
     },
 
@@ -98,7 +101,8 @@ export function createNobleAead(memory: WebAssembly.Memory): Aead {
           // The tag does not match: noble reports it by an exception.
         }
         if (opened !== null) sealed.set(opened);
-        view.setUint32(word(AEAD_OK), opened === null ? 0 : 1, true);
+        const ok = opened === null ? AEAD_FORGED : AEAD_DONE;
+        view.setUint32(word(AEAD_OK), ok, true);
       });
     },
   };

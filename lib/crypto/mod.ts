@@ -7,6 +7,7 @@
 
 export * from "./aead.ts";
 export { createNobleAead } from "./aead_noble.ts";
+export { FULL_BYTES, TrialAead } from "./aead_trial.ts";
 export { createWasmAead } from "./aead_wasm.ts";
 export * from "./blake2s.ts";
 export { createWasmBlake2s } from "./blake2s_wasm.ts";

@@ -5,26 +5,33 @@
  * @module
  */
 import { bug } from "../assert.ts";
-import { MpscQueue } from "../queueing.ts";
+import { MpscQueues } from "../queueing.ts";
 
-const QUEUE_WORDS = 64;
+const QUEUE_WORDS = 3;
 const NODES = 16;
+const QUEUE = 0;
 
 /** @throws BugError if the queue loses, doubles or reorders nodes */
 export function queueingSelftest(): void {
   const words = new SharedArrayBuffer((QUEUE_WORDS + NODES + 1) * 4);
-  const queue = new MpscQueue(new Int32Array(words), 0, QUEUE_WORDS, 1);
-  bug(queue.empty && queue.pop() === 0, "a new queue is empty");
+  const queues = new MpscQueues(new Int32Array(words), QUEUE_WORDS, 1, 1);
+  bug(queues.empty(QUEUE) && queues.pop(QUEUE) === 0, "a new queue is empty");
   for (let round = 1; round <= NODES; round++) {
-    for (let node = 1; node <= round; node++) queue.push(node);
-    bug(!queue.empty, "what was pushed is there");
+    for (let node = 1; node <= round; node++) queues.push(QUEUE, node);
+    bug(!queues.empty(QUEUE), "what was pushed is there");
     for (let node = 1; node <= round; node++) {
-      bug(queue.pop() === node, "nodes come in the order of their pushes");
-      if (node % 3 === 0) queue.push(node);
+      bug(
+        queues.pop(QUEUE) === node,
+        "nodes come in the order of their pushes",
+      );
+      if (node % 3 === 0) queues.push(QUEUE, node);
     }
     for (let node = 3; node <= round; node += 3) {
-      bug(queue.pop() === node, "nodes pushed again come last");
+      bug(queues.pop(QUEUE) === node, "nodes pushed again come last");
     }
-    bug(queue.empty && queue.pop() === 0, "the queue is empty again");
+    bug(
+      queues.empty(QUEUE) && queues.pop(QUEUE) === 0,
+      "the queue is empty again",
+    );
   }
 }

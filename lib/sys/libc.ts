@@ -177,6 +177,13 @@ export function cString(text: string): Uint8Array<ArrayBuffer> {
   return encoder.encode(text + "\0");
 }
 
+const ONE = new Uint8Array(new BigUint64Array([1n]).buffer);
+
+/** Makes the eventfd readable. */
+export function signalEvent(fd: number): void {
+  libc().write(fd, ONE, ONE.length);
+}
+
 const CLOCK_REALTIME = 0;
 const CLOCK_BOOTTIME = 7;
 const timespec = new BigInt64Array(2);

@@ -66,6 +66,11 @@ export class ArenaMemory {
     this.#u32[word + 3] = 0;
   }
 
+  /** Byte offset that the address at word `word` is of. */
+  offsetOf(word: number): number {
+    return (this.#u32[word] - this.#low) >>> 0;
+  }
+
   /** Writes the header of a control message at word `word`. */
   setCmsg(word: number, level: number, type: number, dataBytes: number): void {
     const u32 = this.#u32;

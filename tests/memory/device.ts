@@ -11,13 +11,13 @@ import {
   type ArenaLimits,
   BATCH,
   HEADER,
-  SLOT_HEADROOM,
   THREAD_INBOUND,
   THREAD_OUTBOUND,
 } from "../../lib/arena.ts";
 import { Control } from "../../lib/control.ts";
 import { type CounterName, readCounters } from "../../lib/counters.ts";
-import { AEAD_WORK_BYTES, createAead } from "../../lib/crypto/aead.ts";
+import { createAead } from "../../lib/crypto/aead.ts";
+import { LaneWaker } from "../../lib/crypt.ts";
 import { createChecksum } from "../../lib/crypto/checksum.ts";
 import { describeEndpoint, fillEndpoint } from "../../lib/endpoint.ts";
 import type {
@@ -141,6 +141,9 @@ export class MemoryDevice implements TunPort {
   /** Called when outbound reads from the interface. */
   onRead: () => void = () => {};
   #outboundAwake = true;
+  #inboundAwake = false;
+  /** What lanes wake. */
+  readonly wakers: { outbound: Waker; inbound: Waker };
   #controlAwake = true;
 
   /** @param address own address and port as `a.b.c.d:port` */
@@ -148,6 +151,7 @@ export class MemoryDevice implements TunPort {
     readonly network: Network,
     public address: string,
     limits: ArenaLimits = LIMITS,
+    lanes = 0,
   ) {
     network.devices.set(address, this);
     const arena = this.arena = new Arena(limits);
@@ -157,6 +161,12 @@ export class MemoryDevice implements TunPort {
       HEADER.OUTBOUND_SLEEPS,
       () => this.#outboundAwake = true,
     );
+    const inbound = new Waker(
+      arena,
+      HEADER.INBOUND_SLEEPS,
+      () => this.#inboundAwake = true,
+    );
+    this.wakers = { outbound, inbound };
     const control = new Waker(
       arena,
       HEADER.CONTROL_SLEEPS,
@@ -180,7 +190,7 @@ export class MemoryDevice implements TunPort {
       control,
       checksum: createChecksum(arena.memory),
       aead: createAead(arena.memory, arena.work(thread), "auto"),
-      descriptors: arena.work(thread) + AEAD_WORK_BYTES,
+      lanes: new LaneWaker(arena, lanes),
     });
     this.outbound = new Outbound({
       ...part(THREAD_OUTBOUND),
@@ -213,11 +223,18 @@ export class MemoryDevice implements TunPort {
   pump(): boolean {
     const { nowMs } = this.network;
     let worked = false;
-    if (this.incoming.length > 0) {
-      this.inbound.pump(nowMs);
+    // A loop that is blocked sleeps on, whatever there is to read.
+    const { inbound, outbound } = this;
+    if (
+      this.#inboundAwake || (this.incoming.length > 0 && !inbound.blocked)
+    ) {
+      this.#inboundAwake = false;
+      inbound.pump(nowMs);
       worked = true;
     }
-    if (this.#outboundAwake || this.toSend.length > 0) {
+    if (
+      this.#outboundAwake || (this.toSend.length > 0 && !outbound.blocked)
+    ) {
       this.#outboundAwake = this.outbound.pump(nowMs);
       worked = true;
     }
@@ -232,6 +249,7 @@ export class MemoryDevice implements TunPort {
   #sleep(): void {
     const { i32 } = this.arena;
     i32[HEADER.OUTBOUND_SLEEPS] = this.#outboundAwake ? 0 : 1;
+    i32[HEADER.INBOUND_SLEEPS] = this.#inboundAwake ? 0 : 1;
     i32[HEADER.CONTROL_SLEEPS] = this.#controlAwake ? 0 : 1;
   }
 
@@ -264,7 +282,12 @@ export class MemoryDevice implements TunPort {
   close(): Record<string, number> {
     this.control.close();
     for (let i = 0; i < 3; i++) this.network.settle();
-    return { ...this.control.objects(), slots: this.outbound.slotsUsed };
+    return {
+      ...this.control.objects(),
+      slots: this.outbound.slotsUsed + this.inbound.slotsUsed,
+      chains: this.arena.i32[HEADER.OUTBOUND_CHAINS] +
+        this.arena.i32[HEADER.INBOUND_CHAINS],
+    };
   }
 }
 
@@ -291,7 +314,19 @@ class MemorySender implements DatagramSender {
 
   readonly segments = false;
 
-  add(offset: number, length: number, ds: number, _size: number): void {
+  get full(): boolean {
+    return this.#batch.length === BATCH;
+  }
+
+  append(): void {
+    throw new Error("one datagram a message");
+  }
+
+  setSize(): void {
+    throw new Error("one datagram a message");
+  }
+
+  add(offset: number, length: number, ds: number): void {
     const { arena, address } = this.#device;
     const { endpointWord } = this;
     const to = describeEndpoint(arena, endpointWord);
@@ -318,22 +353,20 @@ class MemorySender implements DatagramSender {
 
 class MemoryReceiver implements DatagramReceiver {
   readonly #device: MemoryDevice;
-  readonly #blocks: number;
   readonly #lengths = new Int32Array(BATCH);
 
   constructor(device: MemoryDevice) {
     this.#device = device;
-    this.#blocks = (device.arena.work(THREAD_INBOUND) + 128 * 1024) / 4;
   }
 
-  receive(): number {
+  receive(slots: Int32Array, count: number): number {
     const { arena, incoming } = this.#device;
-    const n = Math.min(BATCH, incoming.length);
+    const n = Math.min(count, incoming.length);
     for (let i = 0; i < n; i++) {
       const { bytes, from, to } = incoming[i];
-      arena.u8.set(bytes, this.offset(i));
+      arena.u8.set(bytes, arena.rxPayload(slots[i]));
       this.#lengths[i] = bytes.length;
-      const word = this.endpointWordOf(i);
+      const word = arena.rxEndpoint(slots[i]);
       // The sticky source: the address and interface that it came in on.
       fillEndpoint(arena, word, parseAddress(to).address, 0, 0);
       const own = word + ENDPOINT.ADDRESS;
@@ -351,16 +384,8 @@ class MemoryReceiver implements DatagramReceiver {
     return 0;
   }
 
-  offset(i: number): number {
-    return this.#device.arena.rxSlot(i) + SLOT_HEADROOM;
-  }
-
   length(i: number): number {
     return this.#lengths[i];
-  }
-
-  endpointWordOf(i: number): number {
-    return this.#blocks + i * ENDPOINT.WORDS;
   }
 }
 

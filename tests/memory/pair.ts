@@ -286,6 +286,7 @@ export function closeAll(...devices: MemoryDevice[]): void {
       allowedIpNodes: 0,
       indices: 0,
       retired: 0,
+      chains: 0,
       slots: 0,
     });
   }

@@ -78,6 +78,18 @@ export function wgdCommand(): string[] {
   return [Deno.execPath(), ...options, `${root}cli.ts`];
 }
 
+/** Why wgd cannot be run with this option; undefined: it can. */
+export function wgdLacks(option: string): string | undefined {
+  if (missing([]) !== undefined) return undefined;
+  const [program, ...args] = wgdCommand();
+  const { stdout } = new Deno.Command(program, {
+    args: [...args, "run", "--help"],
+  }).outputSync();
+  return new TextDecoder().decode(stdout).includes(option)
+    ? undefined
+    : `wgd run has no ${option}`;
+}
+
 /** Command line of wireguard-go: WGD_WIREGUARD_GO, or the installed one. */
 export function wireguardGoCommand(): string[] {
   return [Deno.env.get("WGD_WIREGUARD_GO") || "wireguard-go"];

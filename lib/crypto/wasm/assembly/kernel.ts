@@ -33,12 +33,17 @@ export { checksum, checksumCopy } from "./checksum";
 @inline const HEADER: usize = 16;
 /** First word of a data message: type 4 and three reserved bytes. */
 @inline const TYPE_DATA: u32 = 4;
+/** OK of a packet that is sealed, or authentic and decrypted. */
+@inline const DONE: u32 = 1;
 /** Length of a ChaCha20 block. */
 @inline const BLOCK: u32 = 64;
 /** Blocks that the vectors compute at once. */
 @inline const GROUP: u32 = 4;
 
-/** Seals `n` packets: header, payload and tag of each are written in place. */
+/**
+ * Seals `n` packets: header, payload and tag of each are written in place, and
+ * then its OK.
+ */
 export function seal(work: usize, desc: usize, n: u32): void {
   for (; n; n--, desc += D_BYTES) {
     const data = <usize>load<u32>(desc, D_DATA);
@@ -50,6 +55,7 @@ export function seal(work: usize, desc: usize, n: u32): void {
     firstGroup(work, load<u32>(desc, D_KEY), counter);
     crypt(work, data, length);
     poly1305(work, work + W_FIRST, data, length, data + length);
+    store<u32>(desc, DONE, D_OK);
   }
   memory.fill(work, 0, W_BYTES);
 }
@@ -70,7 +76,7 @@ export function open(work: usize, desc: usize, n: u32): void {
     const difference = v128.xor(v128.load(tag), v128.load(work, W_TAG));
     const ok = !v128.any_true(difference);
     if (ok) crypt(work, data, length);
-    store<u32>(desc, <u32>ok, D_OK);
+    store<u32>(desc, ok ? DONE : 0, D_OK);
   }
   memory.fill(work, 0, W_BYTES);
 }
