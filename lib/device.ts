@@ -230,7 +230,11 @@ export class Device implements SocketSettings {
   }
 
   #listen(): Promise<UapiServer> {
-    const uapi = new UapiDevice(this.#control, this);
+    const uapi = new UapiDevice(this.#control, this, {
+      wake: () => this.#wakeControl(),
+      log: (line) => this.#log.verbose(line),
+    });
+    this.#cleanup.defer(() => uapi.close());
     const serve = async (connection: UapiConnection): Promise<void> => {
       using _hold = this.#control.peers.hold();
       await serveUapi(connection, uapi, uapi);

@@ -43,9 +43,6 @@ export interface TunHandle {
   readonly offloads: TunOffloads | undefined;
 }
 
-/** Most queues of an interface. */
-export const QUEUES_MAX = 16;
-
 /** Why an interface cannot be created, in words for its user. */
 export class TunError extends Error {
   override readonly name = "TunError";
