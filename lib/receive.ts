@@ -30,8 +30,10 @@ import {
   AEAD_LENGTH,
   AEAD_OK,
   AEAD_PENDING,
+  AEAD_USER,
 } from "./crypto/aead.ts";
 import type { Checksum } from "./crypto/checksum.ts";
+import { ecnDecapsulate } from "./ecn.ts";
 import { sameEndpoint, writeEndpoint } from "./endpoint.ts";
 import { EpochReader } from "./epoch.ts";
 import type { DatagramReceiver, TunPort } from "./io.ts";
@@ -192,11 +194,12 @@ export class Inbound {
       const at = this.#arena.rxPayload(slot);
       const length = receiver.length(i);
       // Empty or cut short: a walk would see nothing to count.
-      if (length === 0) this.#sort(slot, at, 0);
+      const ds = receiver.ds(i);
+      if (length === 0) this.#sort(slot, at, 0, ds);
       // Until the walk is over, the slot is not given back.
       this.#uses[slot] = 1;
       walk.start(at, length, receiver.size(i));
-      while (walk.next()) this.#sort(slot, walk.offset, walk.length);
+      while (walk.next()) this.#sort(slot, walk.offset, walk.length, ds);
       this.#uses[slot]--;
       if (this.#uses[slot] > 0) this.#places[i] = this.#free[--this.#freeCount];
       if (this.#crypt.openBytes >= SUBMIT_BYTES) {
@@ -268,7 +271,7 @@ export class Inbound {
    * Looks at a datagram in a slot: data goes into the peer's chain, a handshake
    * to control, and the rest is dropped.
    */
-  #sort(slot: number, at: number, length: number): void {
+  #sort(slot: number, at: number, length: number, ds: number): void {
     this.#counters.add(COUNT.rx_packets);
     const type = length < DATA.receiver
       ? 0
@@ -291,6 +294,7 @@ export class Inbound {
     u32[d + AEAD_DATA] = at + DATA.end;
     u32[d + AEAD_LENGTH] = length - DATA_OVERHEAD;
     u32[d + AEAD_KEY] = (k + KEYPAIR.RECEIVE_KEY) * 4;
+    u32[d + AEAD_USER] = ds;
   }
 
   /** Little-endian word at any byte offset. */
@@ -367,7 +371,7 @@ export class Inbound {
     if (noteDataReceived(this.#arena, peerWord, this.#nowMs)) {
       this.#post(peer, EVENT_ARMED);
     }
-    this.#toInterface(peer, peerWord, u32[d + AEAD_DATA], length);
+    this.#toInterface(peer, peerWord, d, length);
   }
 
   /** Rekeys late in a session's life if we started it (kernel: receive.c). */
@@ -385,15 +389,16 @@ export class Inbound {
     }
   }
 
-  /** Checks the inner packet and writes it to the interface. */
+  /** Checks the inner packet of descriptor `d` and writes it to the interface. */
   #toInterface(
     peer: number,
     peerWord: number,
-    at: number,
+    d: number,
     length: number,
   ): void {
     const { allowedIps, tun } = this.#parts;
     const u8 = this.#u8;
+    const at = this.#u32[d + AEAD_DATA];
     const version = u8[at] >> 4;
     let inner: number;
     let owner: number;
@@ -410,6 +415,10 @@ export class Inbound {
     } else return this.#counters.add(COUNT.rx_not_ip);
     if (inner > length) return this.#counters.add(COUNT.rx_bad_length);
     if (owner !== peer) return this.#counters.add(COUNT.rx_wrong_source);
+    const ds = this.#u32[d + AEAD_USER];
+    if (ds !== 0 && !ecnDecapsulate(u8, at, ds)) {
+      this.#counters.add(COUNT.rx_ecn_mismatch);
+    }
     const error = this.#coalescer?.add(at, inner) ?? tun.write(at, inner);
     if (error !== 0) return this.#counters.add(COUNT.rx_tun_write_failed);
     this.#accountReceived(peerWord, length + DATA_OVERHEAD);

@@ -19,6 +19,7 @@ import {
   AEAD_USER,
 } from "./crypto/aead.ts";
 import type { Checksum } from "./crypto/checksum.ts";
+import { ecnEncapsulate } from "./ecn.ts";
 import type { EpochReader } from "./epoch.ts";
 import type { DatagramSender, TunPort } from "./io.ts";
 import {
@@ -30,7 +31,7 @@ import {
 import { CHAIN, CHAIN_PACKETS, KEYPAIR } from "./records.ts";
 import { GSO_NONE, Splitter, VNET, VNET_HEADER } from "./segments.ts";
 import type { StagedQueues } from "./staged.ts";
-import { Transmit } from "./transmit.ts";
+import { Transmit, USER_ECN_SHIFT } from "./transmit.ts";
 
 /** Chains and slots that must be free for any packet to be taken in. */
 const CHAINS_RESERVE = 16;
@@ -238,7 +239,9 @@ export class Sealer {
     u32[d + AEAD_RECEIVER] = u32[at + KEYPAIR.REMOTE_INDEX];
     u32[d + AEAD_COUNTER_LO] = lo;
     u32[d + AEAD_COUNTER_HI] = hi;
-    u32[d + AEAD_USER] = length;
+    // Read now: the packet is sealed where it lies.
+    const ecn = length === 0 ? 0 : ecnEncapsulate(this.#u8, data);
+    u32[d + AEAD_USER] = length | (ecn << USER_ECN_SHIFT);
     return padded;
   }
 

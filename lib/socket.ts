@@ -21,10 +21,12 @@ const SO_RCVBUF = 8;
 const IPPROTO_IP = 0;
 const IP_PKTINFO = 8;
 const IP_MTU_DISCOVER = 10;
+const IP_RECVTOS = 13;
 const IPPROTO_IPV6 = 41;
 const IPV6_MTU_DISCOVER = 23;
 const IPV6_V6ONLY = 26;
 const IPV6_RECVPKTINFO = 49;
+const IPV6_RECVTCLASS = 66;
 const PMTUDISC_DONT = 0;
 const SOL_UDP = 17;
 const UDP_GRO = 104;
@@ -114,11 +116,13 @@ function configured(
     if (sockets.v6 >= 0) {
       setOption(sockets.v6, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
       setOption(sockets.v6, IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_DONT);
+      setOption(sockets.v6, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
     }
     for (const fd of [sockets.v6, sockets.v4]) {
       if (fd < 0) continue;
       // Like the kernel's driver: no DF outside, fragments are better than loss.
       setOption(fd, IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_DONT);
+      setOption(fd, IPPROTO_IP, IP_RECVTOS, 1);
       bufferSize(fd, SO_RCVBUFFORCE, SO_RCVBUF);
       bufferSize(fd, SO_SNDBUFFORCE, SO_SNDBUF);
       // Linux before 5.0 does not know it; then each message is one datagram.
