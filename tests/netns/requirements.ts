@@ -12,6 +12,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   ip: "iproute2",
   iperf3: "iperf3",
   nft: "nftables",
+  nstat: "iproute2",
   perl: "perl",
   ping: "iputils-ping",
   setpriv: "util-linux",
