@@ -24,6 +24,9 @@ export const COUNTER_NAMES = [
   "tx_send_failed",
   "tx_source_forgotten",
   "tx_tun_read_failed",
+  "tx_icmp_sent",
+  "tx_icmp_limited",
+  "tx_icmp_failed",
   // Inbound: datagrams read from the sockets.
   "rx_packets",
   "rx_invalid_message",
