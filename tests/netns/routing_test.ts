@@ -1,0 +1,192 @@
+/**
+ * What the kernel's driver does with packets that have nowhere to go, and what
+ * its datagrams look like outside (kernel: netns.sh's parts 4, 6 and 9).
+ */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { labTest } from "./harness.ts";
+import { type Lab, Namespace } from "./lab.ts";
+import { Capture, type Datagram } from "./pcap.ts";
+import { assertPings, assertTcp, ping } from "./traffic.ts";
+import { INNER, PORT, Tunnel } from "./tunnel.ts";
+
+const NOWHERE = { v4: "10.9.0.77", v6: "fd09::77" };
+const UNREACHABLE_4 =
+  `From ${NOWHERE.v4} icmp_seq=1 Destination Host Unreachable`;
+const UNREACHABLE_6 =
+  `From ${NOWHERE.v6} icmp_seq=1 Destination unreachable: Address unreachable`;
+/** A connection that is refused by ICMP fails long before this. */
+const CONNECT_S = 20;
+
+async function setting(
+  namespace: Namespace,
+  path: string,
+  value: number,
+): Promise<void> {
+  await namespace.run(["sh", "-c", `echo ${value} > /proc/sys/net/${path}`]);
+}
+
+for (const filter of [0, 1]) {
+  labTest(
+    `wgd answers for an address that no peer has, with rp_filter ${filter}`,
+    {},
+    async (lab) => {
+      const tunnel = await Tunnel.make(lab);
+      for (const link of ["all", tunnel.a.name]) {
+        await setting(lab.a, `ipv4/conf/${link}/rp_filter`, filter);
+      }
+      const lost = await ping(lab.a, NOWHERE.v4, { count: 2 });
+      assertEquals(lost.received, 0);
+      assert(lost.output.includes(UNREACHABLE_4), lost.output);
+      const lost6 = await ping(lab.a, NOWHERE.v6, { count: 2 });
+      assert(lost6.output.includes(UNREACHABLE_6), lost6.output);
+      for (const address of Object.values(NOWHERE)) {
+        const connect = `exec 3<>/dev/tcp/${address}/9`;
+        const { stderr } = await lab.a.attempt(
+          ["bash", "-c", connect],
+          { timeoutS: CONNECT_S },
+        );
+        assertMatch(stderr, /No route to host/, address);
+      }
+      await assertPings(lab.a, INNER.b.v4);
+    },
+  );
+}
+
+labTest(
+  "wgd answers for a peer whose endpoint is not known, until it is",
+  {},
+  async (lab) => {
+    await Tunnel.make(lab);
+    // Only a knows where the other is.
+    const lost = await ping(lab.b, INNER.a.v4, { count: 1 });
+    assertMatch(lost.output, /From 10\.9\.0\.1 .*Destination Host Unreachable/);
+    const lost6 = await ping(lab.b, INNER.a.v6, { count: 1 });
+    assertMatch(lost6.output, /Destination unreachable: Address unreachable/);
+    await assertPings(lab.a, INNER.b.v4);
+    await assertPings(lab.b, INNER.a.v4);
+    await assertPings(lab.b, INNER.a.v6);
+  },
+);
+
+labTest(
+  "wireguard-go says nothing about addresses that no peer has",
+  { programs: ["wireguard-go"] },
+  async (lab) => {
+    await Tunnel.make(lab, { a: "wireguard-go" });
+    const { received, output } = await ping(lab.a, NOWHERE.v4, { count: 1 });
+    assertEquals(received, 0);
+    assert(!output.includes("Unreachable"), output);
+  },
+);
+
+labTest(
+  "an error finds its way back to a host behind NAT",
+  { programs: ["nft"] },
+  async (lab) => {
+    const tunnel = await Tunnel.make(lab);
+    const client = await lab.addNamespace(new Namespace(`${lab.id}c`, lab));
+    await lab.a.ip(
+      ...["link", "add", "vc", "type", "veth"],
+      ...["peer", "name", "vca", "netns", client.name],
+    );
+    await lab.connect(lab.a, "vc", "10.66.0.1/24");
+    await lab.connect(client, "vca", "10.66.0.2/24");
+    await client.ip("route", "add", "default", "via", "10.66.0.1");
+    await setting(lab.a, "ipv4/ip_forward", 1);
+    await lab.a.run(["nft", "-f", "-"], {
+      stdin: `table ip nat { chain c { type nat hook postrouting priority 100;
+        oifname ${tunnel.a.name} masquerade; }; }`,
+    });
+    await assertPings(client, INNER.b.v4);
+    const { output } = await ping(client, NOWHERE.v4, { count: 1 });
+    assert(output.includes(UNREACHABLE_4), output);
+  },
+);
+
+/** Pings and TCP that make datagrams longer than the link takes. */
+async function capturedFragments(
+  lab: Lab,
+  outer: "v4" | "v6",
+): Promise<Datagram[]> {
+  await Tunnel.make(lab, { outer });
+  await lab.a.ip("link", "set", "va", "mtu", "1400");
+  await lab.b.ip("link", "set", "vb", "mtu", "1400");
+  await assertPings(lab.a, INNER.b.v4);
+  const capture = await Capture.start(lab.a, "va");
+  await assertPings(lab.a, INNER.b.v4, { sizeBytes: 1392 });
+  await assertPings(lab.b, INNER.a.v6, { sizeBytes: 1372 });
+  await assertPings(lab.a, INNER.b.v4, { sizeBytes: 4000 });
+  await assertTcp(lab.a, lab.b, INNER.b.v4);
+  return await capture.stop();
+}
+
+for (const outer of ["v4", "v6"] as const) {
+  labTest(
+    `over IP${outer} datagrams longer than the link's MTU go in fragments, without DF`,
+    { programs: ["tcpdump", "iperf3"] },
+    async (lab) => {
+      const datagrams = await capturedFragments(lab, outer);
+      const ours = datagrams.filter(({ destinationPort }) =>
+        destinationPort === PORT.a || destinationPort === PORT.b
+      );
+      // Over IPv6 a fragment does not show itself as UDP.
+      assert(ours.length > 100, `${ours.length} datagrams`);
+      assertEquals(ours.filter(({ dontFragment }) => dontFragment), []);
+    },
+  );
+}
+
+labTest(
+  "padding goes up to the interface's MTU and not beyond",
+  { programs: ["tcpdump"] },
+  async (lab) => {
+    const tunnel = await Tunnel.make(lab);
+    await assertPings(lab.a, INNER.b.v4);
+    const sizes = [1391, 1390, 1377, 1376, 1375, 100];
+    for (const mtu of [1420, 1419, 1413]) {
+      await lab.a.ip("link", "set", tunnel.a.name, "mtu", String(mtu));
+      await lab.b.ip("link", "set", tunnel.b.name, "mtu", String(mtu));
+      const capture = await Capture.start(lab.a, "va");
+      for (const size of sizes) {
+        await assertPings(lab.a, INNER.b.v4, { count: 1, sizeBytes: size });
+      }
+      const sent = (await capture.stop()).filter(({ payload }) =>
+        payload[0] === 4 && payload.length > 32
+      );
+      const lengths = sizes.filter((size) => size + 28 <= mtu).flatMap(
+        (size) => {
+          const padded = Math.min(mtu, Math.ceil((size + 28) / 16) * 16) + 32;
+          return [padded, padded];
+        },
+      );
+      const whole = sent.map(({ payload }) => payload.length)
+        .slice(-lengths.length);
+      assertEquals(whole, lengths, `MTU ${mtu}`);
+    }
+  },
+);
+
+for (const b of ["wgd", "wireguard-go"] as const) {
+  labTest(
+    `${b} drops packets from addresses that their peer is not allowed`,
+    { programs: b === "wgd" ? [] : [b] },
+    async (lab) => {
+      const tunnel = await Tunnel.make(lab, { b });
+      await assertPings(lab.a, INNER.b.v4);
+      await lab.a.ip("addr", "add", "10.9.0.201/32", "dev", tunnel.a.name);
+      const from = ["ping", "-n", "-c", "3", "-i", "0.1", "-W", "1"];
+      const { stdout } = await lab.a.attempt(
+        [...from, "-I", "10.9.0.201", INNER.b.v4],
+      );
+      assertMatch(stdout, / 0 received/);
+      await tunnel.b.set(
+        ...["peer", tunnel.keys.a.public, "allowed-ips"],
+        `${INNER.a.v4}/32,10.9.0.201/32,${INNER.a.v6}/128`,
+      );
+      const { stdout: then } = await lab.a.attempt(
+        [...from, "-I", "10.9.0.201", INNER.b.v4],
+      );
+      assertMatch(then, / 3 received/);
+    },
+  );
+}
