@@ -79,6 +79,8 @@ export const HEADER = {
   LINK_CHANGED: 33,
   /** Set to 1 by outbound when the interface is gone. */
   TUN_GONE: 34,
+  /** As LINK_CHANGED, for addresses, routes and rules where the sockets are. */
+  ROUTES_CHANGED: 35,
   /** Epochs of the workers, and the last that each is done with (lib/epoch). */
   OUTBOUND_EPOCH: 64,
   INBOUND_EPOCH: 80,

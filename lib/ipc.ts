@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { bug } from "./assert.ts";
+import { closeDescriptor, opened } from "./sys/descriptors.ts";
 import { check, ERRNO, errno, libc, SysError } from "./sys/libc.ts";
 import type { UapiConnection } from "./uapi.ts";
 import { UAPI_DIRECTORY } from "./uapi_client.ts";
@@ -164,7 +164,7 @@ export function serveUapiFd(
         if (errno() === ERRNO.EAGAIN || errno() === ERRNO.EINTR) continue;
         throw new SysError("accept on WG_UAPI_FD", errno());
       }
-      serveFd(client, serve).catch(report);
+      serveFd(opened(client, "accept"), serve).catch(report);
     }
   })();
   accepting.catch(report);
@@ -213,6 +213,6 @@ async function serveFd(fd: number, serve: Serve): Promise<void> {
       },
     });
   } finally {
-    bug(libc().close(fd) === 0, "a connection is closed once");
+    closeDescriptor(fd);
   }
 }

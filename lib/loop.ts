@@ -47,6 +47,8 @@ export interface LoopOptions {
   readonly eventFd: number;
   /** Readable when the state of some link changed; -1 where not watched. */
   readonly linkFd: number;
+  /** Readable when addresses, routes or rules changed; -1 where not watched. */
+  readonly routesFd: number;
   readonly crypto: ChosenAead;
   /** Whether to send and receive many datagrams in one message. */
   readonly segments: boolean;
@@ -72,7 +74,8 @@ const REVENTS_SHIFT = 16;
 const TUN = 0;
 const EVENT = 1;
 const LINK = 2;
-const SOCKET = 3;
+const ROUTES = 3;
+const SOCKET = 4;
 const POLLFDS = SOCKET + HEADER.SOCKET_FD_COUNT;
 
 /** One data thread's work. */
@@ -129,6 +132,7 @@ export class Loop {
     this.#watch(EVENT, options.eventFd);
     if (this.#outbound !== undefined) {
       this.#watch(LINK, options.linkFd);
+      this.#watch(ROUTES, options.routesFd);
     }
   }
 
@@ -230,17 +234,20 @@ export class Loop {
     if (this.#revents(EVENT) !== 0) {
       libc().read(this.#options.eventFd, this.#drain, 8);
     }
-    if (this.#revents(LINK) !== 0) this.#linkChanged();
+    if (this.#revents(LINK) !== 0) {
+      this.#noticed(this.#options.linkFd, HEADER.LINK_CHANGED);
+    }
+    if (this.#revents(ROUTES) !== 0) {
+      this.#noticed(this.#options.routesFd, HEADER.ROUTES_CHANGED);
+    }
     if ((this.#revents(TUN) & POLLERR) !== 0) this.#tunGone();
   }
 
   /** Reads the notices away; control asks for the state itself. */
-  #linkChanged(): void {
+  #noticed(fd: number, changed: number): void {
     const c = libc();
-    while (
-      c.recv(this.#options.linkFd, this.#drain, this.#drain.length, 0) > 0
-    );
-    Atomics.store(this.#i32, HEADER.LINK_CHANGED, 1);
+    while (c.recv(fd, this.#drain, this.#drain.length, 0) > 0);
+    Atomics.store(this.#i32, changed, 1);
     this.#control.wake();
   }
 

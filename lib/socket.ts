@@ -8,6 +8,7 @@
  * @module
  */
 import { AF_INET, AF_INET6 } from "./endpoint.ts";
+import { closeDescriptor, opened } from "./sys/descriptors.ts";
 import { check, ERRNO, errno, libc, SysError } from "./sys/libc.ts";
 
 const F_DUPFD_CLOEXEC = 1030;
@@ -84,7 +85,7 @@ export function openSockets(
         offload,
       );
     } catch (error) {
-      libc().close(first.fd);
+      closeDescriptor(first.fd);
       const inUse = error instanceof SysError &&
         error.errno === ERRNO.EADDRINUSE;
       if (!inUse || port !== 0 || attempt === RANDOM_PORT_TRIES) throw error;
@@ -94,7 +95,7 @@ export function openSockets(
 
 /** Closes the sockets. */
 export function closeSockets(sockets: UdpSockets): void {
-  for (const fd of [sockets.v6, sockets.v4]) if (fd >= 0) libc().close(fd);
+  for (const fd of [sockets.v6, sockets.v4]) if (fd >= 0) closeDescriptor(fd);
 }
 
 /** Marks the datagrams that leave by the sockets; 0: no mark. */
@@ -160,7 +161,7 @@ function openFamily(
   try {
     const bound = (listener.addr as Deno.NetAddr).port;
     const own = findDescriptor(family, bound);
-    const fd = check(
+    const fd = opened(
       libc().fcntl(own, F_DUPFD_CLOEXEC, FIRST_FD),
       "duplicate the UDP socket",
     );

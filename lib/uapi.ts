@@ -6,13 +6,13 @@
  *
  * @module
  */
-import { formatGet } from "./uapi_get.ts";
+import { formatGet, formatStats } from "./uapi_get.ts";
 import type { UapiSource } from "./uapi_get.ts";
 import { LineSplitter, LineTooLongError, UAPI_ERRNO } from "./uapi_lines.ts";
 import { UapiSetParser } from "./uapi_set.ts";
 import type { UapiSink } from "./uapi_set.ts";
 
-export { formatGet } from "./uapi_get.ts";
+export { formatGet, formatStats } from "./uapi_get.ts";
 export type { UapiEndpoint, UapiSource } from "./uapi_get.ts";
 export {
   LineSplitter,
@@ -31,7 +31,14 @@ export interface UapiConnection {
   write(text: string): Promise<void>;
 }
 
-type Operation = "none" | "set" | "get";
+type Operation = "none" | "set" | "get" | "stats";
+
+/** Requests, by their first line; `get=stats` is wgd's own. */
+const OPERATIONS: ReadonlyMap<string, Operation> = new Map([
+  ["set=1", "set"],
+  ["get=1", "get"],
+  ["get=stats", "stats"],
+]);
 
 class Session {
   readonly #write: (text: string) => Promise<void>;
@@ -81,13 +88,14 @@ class Session {
   /** A promise only where there is something to wait for: lines are many. */
   #line(line: string): boolean | Promise<boolean> {
     if (this.#operation === "none") {
-      if (line !== "set=1" && line !== "get=1") return false;
-      this.#operation = line === "set=1" ? "set" : "get";
+      const operation = OPERATIONS.get(line);
+      if (operation === undefined) return false;
+      this.#operation = operation;
       this.#getErrno = 0;
       return true;
     }
     if (line === "") return this.#finish().then(() => true);
-    if (this.#operation === "get") {
+    if (this.#operation !== "set") {
       this.#getErrno = UAPI_ERRNO.EINVAL;
       return true;
     }
@@ -103,6 +111,8 @@ class Session {
       await this.#write(`errno=${errno === 0 ? 0 : -errno}\n\n`);
     } else if (this.#getErrno !== 0) {
       await this.#write(`errno=${this.#getErrno}\n\n`);
+    } else if (operation === "stats") {
+      await this.#write(formatStats(this.#source));
     } else {
       for (const text of formatGet(this.#source)) await this.#write(text);
     }

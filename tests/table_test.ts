@@ -110,7 +110,7 @@ Deno.test("the table is in order: names, letters, choices, examples", () => {
     const letters = options.flatMap(({ short }) => short ?? []);
     assertEquals(new Set([...letters, "h"]).size, letters.length + 1);
     for (const option of options) {
-      assertMatch(option.name, /^[a-z]{2,12}$/);
+      assertMatch(option.name, /^[a-z]{2,12}(-[a-z]+)?$/);
       assert(!option.choices || option.value, `${option.name} has no value`);
     }
   }

@@ -434,3 +434,11 @@ Deno.test("random bytes neither throw nor hang", async () => {
     assert(/^(errno=-?\d+\n\n)*$/.test(answer), JSON.stringify(answer));
   }
 });
+
+Deno.test("get=stats answers with objects and counters, and takes no keys", async () => {
+  const text = "get=stats\n\nget=stats\nx=1\n\n";
+  assertEquals(
+    await talk(new FakeDevice(), text),
+    "objects.peers=0\ntx_packets=7\nerrno=0\n\nerrno=22\n\n",
+  );
+});

@@ -16,9 +16,14 @@ import { CliError, EXIT } from "./errors.ts";
 
 const SIGNALS = ["SIGINT", "SIGTERM"] as const;
 
+const DEVICE_OPTION_NAMES = [
+  ...["threads", "lanes", "crypto", "udp", "offload"],
+  ...["netns", "socket-netns"],
+];
+
 /** Options of `run` as arguments again, for the daemon. */
 export function deviceArguments(options: OptionValues): string[] {
-  return ["threads", "lanes", "crypto", "udp", "offload"].flatMap((name) =>
+  return DEVICE_OPTION_NAMES.flatMap((name) =>
     typeof options[name] === "string" ? [`--${name}`, options[name]] : []
   );
 }
@@ -48,7 +53,7 @@ async function serve(
   ctx: CommandContext,
   daemon: boolean,
 ): Promise<number> {
-  const { threads, lanes, crypto, udp, offload } = ctx.options;
+  const { threads, lanes, crypto, udp, offload, netns } = ctx.options;
   const log = createLog(parseLogLevel(ctx.env("LOG_LEVEL")), name);
   const stopped = Promise.withResolvers<string>();
   const listeners = SIGNALS.map((signal) => {
@@ -67,6 +72,8 @@ async function serve(
       crypto: crypto as AeadChoice | undefined,
       offload: offload as OffloadChoice | undefined,
       datagrams: udp as DatagramChoice | undefined,
+      netns: netns as string | undefined,
+      socketNetns: ctx.options["socket-netns"] as string | undefined,
       log,
     });
   } catch (error) {

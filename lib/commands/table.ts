@@ -89,6 +89,16 @@ const DEVICE_OPTIONS: readonly Option[] = [
     choices: ["auto", "tun", "udp", "none"],
     summary: "Which super-packets are used",
   },
+  {
+    name: "netns",
+    value: "NAME",
+    summary: "Network namespace for the interface",
+  },
+  {
+    name: "socket-netns",
+    value: "NAME",
+    summary: "Network namespace for the sockets",
+  },
 ];
 
 /** All commands, in the order in which help lists them. */
@@ -155,7 +165,7 @@ export const COMMANDS: readonly Command[] = [
   {
     name: "show",
     summary: "Show interfaces and peers",
-    usage: "[--json] [IF | all | interfaces] [FIELD]",
+    usage: "[--json] [--stats] [IF | all | interfaces] [FIELD]",
     args: { min: 0, max: 2 },
     description: [
       "Shows the configuration and state of one interface or all, as wg show " +
@@ -171,7 +181,13 @@ export const COMMANDS: readonly Command[] = [
       "wgd show wg0 latest-handshakes",
       "wgd show all --json",
     ],
-    options: [{ name: "json", summary: "Print JSON" }],
+    options: [
+      { name: "json", summary: "Print JSON" },
+      {
+        name: "stats",
+        summary: "Show live objects, and what was dropped and why",
+      },
+    ],
     run: async (ctx) => (await import("./show.ts")).runCommand(ctx),
   },
   {

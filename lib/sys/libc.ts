@@ -57,6 +57,7 @@ const SYMBOLS = {
   clock_gettime: { parameters: ["i32", "buffer"], result: "i32" }, // clockid_t, timespec *
   if_indextoname: { parameters: ["u32", "buffer"], result: "pointer" },
   if_nametoindex: { parameters: ["buffer"], result: "u32" },
+  setns: { parameters: ["i32", "i32"], result: "i32" }, // int fd, int nstype
   umask: { parameters: ["u32"], result: "u32" },
   setsid: { parameters: [], result: "i32" },
   strerror: { parameters: ["i32"], result: "pointer" },
