@@ -19,6 +19,7 @@ import { DEFAULT_MTU } from "./messages.ts";
 import { Waker } from "./queueing.ts";
 import { closeDescriptor, descriptorsOpen } from "./sys/descriptors.ts";
 import { bootMs, libc, wallMs } from "./sys/libc.ts";
+import { setMtu } from "./sys/link.ts";
 import { enterNetns, inNetns, openNetns } from "./sys/netns.ts";
 import { adoptTun, createTun, type TunHandle } from "./tun.ts";
 import { serveUapi, type UapiConnection } from "./uapi.ts";
@@ -209,9 +210,6 @@ export class Device {
   }
 
   async #start(): Promise<void> {
-    if (this.#options.tunFd === undefined) {
-      this.#sockets.setMtu(this.name, DEFAULT_MTU);
-    }
     this.#cleanup.defer(() => this.#stopThreads());
     await this.#threads.start({
       linkFd: this.#sockets.linkFd,
@@ -351,8 +349,16 @@ export class Device {
 function makeTun(options: DeviceOptions): TunHandle {
   const { name, tunFd, netns, offload = "auto" } = options;
   if (tunFd !== undefined) return adoptTun(tunFd);
-  const make = (): TunHandle =>
-    createTun(name, offload === "auto" || offload === "tun");
+  const make = (): TunHandle => {
+    const tun = createTun(name, offload === "auto" || offload === "tun");
+    try {
+      setMtu(tun.name, DEFAULT_MTU);
+      return tun;
+    } catch (error) {
+      closeDescriptor(tun.fd);
+      throw error;
+    }
+  };
   return netns === undefined ? make() : inNetns(netns, make);
 }
 

@@ -113,11 +113,6 @@ export class DeviceSockets implements SocketSettings {
     return this.#netns;
   }
 
-  /** Sets the interface's MTU. @throws SysError */
-  setMtu(name: string, mtu: number): void {
-    this.#links.setMtu(name, mtu);
-  }
-
   // ---- changes of the system ----------------------------------------------
 
   /** Part of control's turn. @returns whether there is more to do now */

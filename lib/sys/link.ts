@@ -9,7 +9,7 @@
  * @module
  */
 import { closeDescriptor } from "./descriptors.ts";
-import { cString, libc, SysError } from "./libc.ts";
+import { check, cString, libc, SysError } from "./libc.ts";
 import {
   findAttribute,
   NetlinkRequests,
@@ -20,7 +20,6 @@ import {
 import { currentNetns, type NetnsId, netnsOf, openTunNetns } from "./netns.ts";
 
 const RTM_GETLINK = 18;
-const RTM_SETLINK = 19;
 const RTM_NEWNSID = 88;
 const RTM_GETNSID = 90;
 const IFINFOMSG_BYTES = 16;
@@ -32,6 +31,28 @@ const RTGENMSG_BYTES = 4;
 const NETNSA_NSID = 1;
 const NETNSA_FD = 3;
 const IFF_UP = 1;
+
+const AF_INET = 2;
+const SOCK_DGRAM = 2;
+const SOCK_CLOEXEC = 0x80000;
+const SIOCSIFMTU = 0x8922;
+const IFREQ_BYTES = 40;
+const IFREQ_DATA = 16;
+
+/** Sets the MTU of an interface in this thread's namespace. @throws SysError */
+export function setMtu(name: string, mtu: number): void {
+  const c = libc();
+  const ifreq = new Uint8Array(IFREQ_BYTES);
+  ifreq.set(cString(name).subarray(0, IFREQ_DATA - 1));
+  new DataView(ifreq.buffer).setInt32(IFREQ_DATA, mtu, true);
+  const call = `set the MTU of ${name}`;
+  const fd = check(c.socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), call);
+  try {
+    check(c.ioctl(fd, SIOCSIFMTU, ifreq), call);
+  } finally {
+    c.close(fd);
+  }
+}
 
 /** State of an interface. */
 export interface LinkState {
@@ -82,21 +103,6 @@ export class LinkWatch {
       mtu: answer.body.getUint32(mtu, true),
       netns: place.netns,
     };
-  }
-
-  /** Sets the MTU. @throws SysError */
-  setMtu(name: string, mtu: number): void {
-    const { error } = this.#requests.request(
-      RTM_SETLINK,
-      new Uint8Array(IFINFOMSG_BYTES),
-      [
-        [IFLA_IFNAME, cString(name)],
-        [IFLA_MTU, u32(mtu)],
-        [IFLA_TARGET_NETNSID, this.#place().number],
-      ],
-      true,
-    );
-    if (error !== 0) throw new SysError(`set the MTU of ${name}`, error);
   }
 
   /** Where the interface is; `number` is undefined at home. */
