@@ -34,6 +34,7 @@ import {
   type Waker,
 } from "./queueing.ts";
 import { KEYPAIR, PEER } from "./records.ts";
+import { Timestamps } from "./tai64n.ts";
 
 /** Handshake messages handled before others have their turn: about 15 ms. */
 const HANDSHAKES_AT_ONCE = 16;
@@ -53,6 +54,16 @@ export interface ControlOptions {
   /** Boot time in ms. */
   readonly nowMs: () => number;
   readonly outbound: Waker;
+  /** Where timestamps go on from. */
+  readonly timestamps?: TimestampFloor;
+}
+
+/** Timestamps over the end of a daemon; see lib/timestamp_store. */
+export interface TimestampFloor {
+  /** Ms since the epoch: no timestamp before it. */
+  readonly floorMs: number;
+  /** Called with the time of each timestamp. */
+  used(ms: number): void;
 }
 
 /** Live objects of a device, by kind: all zero once it is closed. */
@@ -90,11 +101,17 @@ export class Control extends PeerFields {
     this.#arena = arena;
     this.#outboundEvents = outboundEvents(arena);
     this.#inboundEvents = inboundEvents(arena);
+    const timestamps = new Timestamps(options.timestamps?.floorMs);
     const jitter = new Uint32Array(1);
     this.#p = makeParts({
       arena,
       fillRandom,
       wallMs: options.wallMs,
+      timestampMs: () => {
+        const ms = timestamps.at(options.wallMs(), options.nowMs());
+        options.timestamps?.used(ms);
+        return ms;
+      },
       nowMs: options.nowMs(),
       random: () => {
         fillRandom(new Uint8Array(jitter.buffer));
@@ -304,6 +321,14 @@ export class Control extends PeerFields {
       this.#p.sessions.releaseSession(peer);
     }
     this.#o.outbound.wake();
+  }
+
+  /**
+   * Called when the machine was suspended: keys do not outlive that (kernel:
+   * `wg_pm_notification`). Packets that are staged ask for new ones.
+   */
+  suspended(): void {
+    for (const peer of this.peers) this.#zeroKeyMaterial(peer);
   }
 
   /** Removes all peers and the private key; `objects` ends at zero once workers let go. */

@@ -6,7 +6,7 @@
  * @module
  */
 import { Arena, type ArenaLimits, DEFAULT_LIMITS, HEADER } from "./arena.ts";
-import { Control, type ObjectCounts } from "./control.ts";
+import { Control, type ObjectCounts, type TimestampFloor } from "./control.ts";
 import { type CounterName, readCounters } from "./counters.ts";
 import type { AeadChoice } from "./crypto/aead.ts";
 import { PlainDatagrams } from "./datagrams_plain.ts";
@@ -17,8 +17,9 @@ import { listenUapi, serveUapiFd, type UapiServer } from "./ipc.ts";
 import type { Log } from "./log.ts";
 import { DEFAULT_MTU } from "./messages.ts";
 import { Waker } from "./queueing.ts";
+import { Suspends } from "./suspends.ts";
 import { closeDescriptor, descriptorsOpen } from "./sys/descriptors.ts";
-import { bootMs, libc, wallMs } from "./sys/libc.ts";
+import { bootMs, libc, suspendedMs, wallMs } from "./sys/libc.ts";
 import { setMtu } from "./sys/link.ts";
 import { enterNetns, inNetns, openNetns } from "./sys/netns.ts";
 import { adoptTun, createTun, type TunHandle } from "./tun.ts";
@@ -56,6 +57,8 @@ export interface DeviceOptions {
   readonly netns?: string;
   /** Network namespace for the sockets. This thread goes into it for good. */
   readonly socketNetns?: string;
+  /** Keeps timestamps growing over restarts. */
+  readonly timestamps?: TimestampFloor;
   /** How many peers, routes and sessions there is room for. */
   readonly limits?: ArenaLimits;
   /** Where errors and events are told. */
@@ -98,6 +101,7 @@ export class Device {
   readonly #sockets: DeviceSockets;
   readonly #threads: DeviceThreads;
   readonly #plain: PlainDatagrams | undefined;
+  readonly #suspends = new Suspends(suspendedMs);
   readonly #cleanup = new AsyncDisposableStack();
   readonly #ended = Promise.withResolvers<EndReason>();
   #netnsWatch: NetnsWatch | undefined;
@@ -168,6 +172,7 @@ export class Device {
       fillRandom: (bytes) => crypto.getRandomValues(bytes),
       wallMs,
       nowMs: bootMs,
+      timestamps: options.timestamps,
       outbound: new Waker(
         this.#arena,
         HEADER.OUTBOUND_SLEEPS,
@@ -304,6 +309,10 @@ export class Device {
   #controlTurn(): boolean {
     if (this.#arena.i32[HEADER.TUN_GONE] === 1) {
       this.#ended.resolve("interface removed");
+    }
+    if (this.#suspends.happened()) {
+      this.#log.verbose("the machine was suspended: keys wiped");
+      this.#control.suspended();
     }
     const more = this.#sockets.step();
     return this.#control.pump() || more;

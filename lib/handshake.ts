@@ -46,6 +46,8 @@ export interface HandshakesOptions {
   readonly commands: Mailbox;
   /** Wall clock in ms since the epoch. */
   readonly wallMs: () => number;
+  /** Time for the timestamp of an initiation, in ms since the epoch. */
+  readonly timestampMs: () => number;
 }
 
 /** The handshake messages of a device. */
@@ -102,7 +104,7 @@ export class Handshakes {
    * @param retry whether it repeats an unanswered one, and attempts count on
    */
   sendInitiation(peer: number, retry: boolean, nowMs: number): void {
-    const { noise, sessions, timers, cookies, counters, wallMs } = this.#o;
+    const { noise, sessions, timers, cookies, counters, timestampMs } = this.#o;
     const session = sessions.sessionOf(peer, true);
     if (session === 0) {
       // No timer tries again: the next packet has to ask.
@@ -117,7 +119,7 @@ export class Handshakes {
     }
     this.#arena.setF64(at + SESSION.LAST_SENT_HANDSHAKE_F64, nowMs);
     const message = new Uint8Array(INITIATION.end);
-    if (!noise.handshakeCreateInitiation(peer, message, wallMs())) return;
+    if (!noise.handshakeCreateInitiation(peer, message, timestampMs())) return;
     cookies.addMacs(message, peer, nowMs);
     this.#send(peer, message);
     timers.handshakeInitiated(session, nowMs);

@@ -31,7 +31,7 @@ import { IndexReader } from "./peerlookup.ts";
 import { controlWaker } from "./queueing.ts";
 import { Inbound } from "./receive.ts";
 import { Outbound } from "./send.ts";
-import { bootMs, libc } from "./sys/libc.ts";
+import { bootMs, ERRNO, errno, libc, SysError } from "./sys/libc.ts";
 import { Tun, type TunHandle } from "./tun.ts";
 
 /** Sides that one loop drives. */
@@ -147,8 +147,7 @@ export class Loop {
   run(): void {
     while (this.#prepare()) {
       if (this.#pump() || !this.#maySleep()) continue;
-      libc().poll(this.#pollfds, POLLFDS, -1);
-      this.#awake();
+      this.#polled(libc().poll(this.#pollfds, POLLFDS, -1));
     }
     this.#close();
   }
@@ -165,8 +164,7 @@ export class Loop {
         continue;
       }
       if (!this.#maySleep()) continue;
-      await libc().pollAsync(this.#pollfds, POLLFDS, -1);
-      this.#awake();
+      this.#polled(await libc().pollAsync(this.#pollfds, POLLFDS, -1));
     }
     this.#close();
   }
@@ -229,8 +227,14 @@ export class Loop {
     }
   }
 
-  #awake(): void {
+  /** @throws SysError when waiting is not possible: else it would never sleep */
+  #polled(result: number): void {
     this.#setSleeps(0);
+    if (result < 0) {
+      const number = errno();
+      if (number === ERRNO.EINTR || number === ERRNO.ENOMEM) return;
+      throw new SysError("poll", number);
+    }
     if (this.#revents(EVENT) !== 0) {
       libc().read(this.#options.eventFd, this.#drain, 8);
     }

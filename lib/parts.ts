@@ -26,6 +26,8 @@ export interface PartsOptions {
   readonly fillRandom: FillRandom;
   /** Wall clock in ms since the epoch. */
   readonly wallMs: () => number;
+  /** Time for the timestamp of an initiation, in ms since the epoch. */
+  readonly timestampMs: () => number;
   /** Boot time in ms. */
   readonly nowMs: number;
   /** Uniform in [0, 1). */
@@ -96,6 +98,7 @@ export function makeParts(options: PartsOptions): Parts {
     commands,
     counters: new Counters(arena, THREAD_CONTROL),
     wallMs: options.wallMs,
+    timestampMs: options.timestampMs,
   });
   const peers = new Peers({
     arena,

@@ -10,6 +10,7 @@ import type { AeadChoice } from "../crypto/aead.ts";
 import { isDaemon, leaveSession, reportReady, startDaemon } from "../daemon.ts";
 import { type DatagramChoice, Device, type OffloadChoice } from "../device.ts";
 import { createLog, parseLogLevel } from "../log.ts";
+import { stateDirectory, TimestampStore } from "../timestamp_store.ts";
 import { TunError } from "../tun.ts";
 import type { CommandContext, OptionValues } from "./context.ts";
 import { CliError, EXIT } from "./errors.ts";
@@ -61,6 +62,12 @@ async function serve(
     Deno.addSignalListener(signal, listener);
     return { signal, listener };
   });
+  const timestamps = new TimestampStore(
+    stateDirectory(ctx.env),
+    name,
+    Date.now(),
+    log,
+  );
   let device: Device;
   try {
     device = await Device.start({
@@ -72,6 +79,7 @@ async function serve(
       crypto: crypto as AeadChoice | undefined,
       offload: offload as OffloadChoice | undefined,
       datagrams: udp as DatagramChoice | undefined,
+      timestamps,
       netns: netns as string | undefined,
       socketNetns: ctx.options["socket-netns"] as string | undefined,
       log,
@@ -88,6 +96,7 @@ async function serve(
   const reason = await Promise.race([device.ended, stopped.promise]);
   log.verbose(`ending: ${reason}`);
   await device.close();
+  await timestamps.close();
   // For reports and tests: whether all is given back, and what was dropped.
   log.verbose(`objects: ${JSON.stringify(device.objects())}`);
   log.verbose(`counters: ${JSON.stringify(device.counters())}`);

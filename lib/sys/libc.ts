@@ -186,6 +186,7 @@ export function signalEvent(fd: number): void {
 }
 
 const CLOCK_REALTIME = 0;
+const CLOCK_MONOTONIC = 1;
 const CLOCK_BOOTTIME = 7;
 const timespec = new BigInt64Array(2);
 const timespecWords = new Uint32Array(timespec.buffer);
@@ -194,6 +195,13 @@ const timespecWords = new Uint32Array(timespec.buffer);
 export function bootMs(): number {
   libc().clock_gettime(CLOCK_BOOTTIME, timespec);
   return timespecWords[0] * 1000 + Math.floor(timespecWords[2] / 1e6);
+}
+
+/** Milliseconds that the machine has been suspended since it booted. */
+export function suspendedMs(): number {
+  const boot = bootMs();
+  libc().clock_gettime(CLOCK_MONOTONIC, timespec);
+  return boot - timespecWords[0] * 1000 - Math.floor(timespecWords[2] / 1e6);
 }
 
 /** Wall clock in milliseconds since the epoch, with a fraction. */
