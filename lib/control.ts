@@ -11,6 +11,7 @@ import { type Arena, HEADER } from "./arena.ts";
 import { constantTimeEqual, wipe } from "./crypto/bytes.ts";
 import { publicKey } from "./crypto/x25519.ts";
 import { clearSource, fillEndpoint, writeEndpoint } from "./endpoint.ts";
+import { CONSUMED } from "./handshake.ts";
 import {
   REJECT_AFTER_TIME_MS,
   REKEY_AFTER_MESSAGES_HI,
@@ -36,8 +37,11 @@ import {
 import { KEYPAIR, PEER } from "./records.ts";
 import { Timestamps } from "./tai64n.ts";
 
-/** Handshake messages handled before others have their turn: about 15 ms. */
-const HANDSHAKES_AT_ONCE = 16;
+/**
+ * Work on handshake messages before others have their turn: 16 handshakes, about
+ * 15 ms, or 128 messages that are checked and answered with cookies, about 1 ms.
+ */
+const HANDSHAKE_WORK_AT_ONCE = 16 * CONSUMED.COMPUTED;
 const LIMITER_COLLECT_MS = 1000;
 /** How soon control looks again whether the workers let go of retired records. */
 const GRACE_POLL_MS = 10;
@@ -153,8 +157,10 @@ export class Control extends PeerFields {
     worked = this.#drainOutbound(nowMs) || worked;
     // A datagram read as the interface went down must not bring keys back.
     if (!this.#up) this.#p.handshakes.drain();
-    for (let n = 0; n < HANDSHAKES_AT_ONCE; n++) {
-      if (!this.#p.handshakes.consumeNext(nowMs)) break;
+    for (let left = HANDSHAKE_WORK_AT_ONCE; left > 0;) {
+      const work = this.#p.handshakes.consumeNext(nowMs);
+      if (work === CONSUMED.NOTHING) break;
+      left -= work;
       worked = true;
     }
     this.#p.grace.collect();

@@ -13,7 +13,8 @@ import type { Arena } from "./arena.ts";
 import { bug } from "./assert.ts";
 import { hash, mac16 } from "./crypto/blake2s.ts";
 import { constantTimeEqual, randomBytes, wipe } from "./crypto/bytes.ts";
-import { xaeadDecrypt, xaeadEncrypt } from "./crypto/chacha.ts";
+import { xaeadDecrypt } from "./crypto/chacha.ts";
+import { sealCookie } from "./crypto/cookie_seal.ts";
 import { isMapped } from "./endpoint.ts";
 import {
   COOKIE_LEN,
@@ -136,7 +137,7 @@ export class Cookies {
     const mac1 = message.subarray(mac1At, mac1At + MAC_LEN);
     const nonce = this.#randomBytes(COOKIE_NONCE_LEN);
     const cookie = this.#makeCookie(endpointWord, nowMs);
-    const sealed = xaeadEncrypt(this.#cookieKey, nonce, cookie, mac1);
+    const sealed = sealCookie(this.#cookieKey, nonce, cookie, mac1);
     wipe(cookie);
     dst.fill(0, 0, COOKIE_REPLY.receiver);
     dst[COOKIE_REPLY.header] = MESSAGE_COOKIE_REPLY;

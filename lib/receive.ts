@@ -38,8 +38,11 @@ import { sameEndpoint, writeEndpoint } from "./endpoint.ts";
 import { EpochReader } from "./epoch.ts";
 import type { DatagramReceiver, TunPort } from "./io.ts";
 import {
+  COOKIE_REPLY,
   DATA,
   DATA_OVERHEAD,
+  HANDSHAKE_SHED_LENGTH,
+  MAC_LEN,
   MESSAGE_DATA,
   messageType,
   REJECT_AFTER_MESSAGES_HI,
@@ -315,6 +318,12 @@ export class Inbound {
 
   /** Copies a handshake message, at most 148 bytes, to control's ring. */
   #queueHandshake(slot: number, at: number, length: number): void {
+    // In a flood the second half of the queue is for those who were given a
+    // cookie before: what forged addresses send cannot keep them out.
+    if (
+      this.#handshakes.length >= HANDSHAKE_SHED_LENGTH &&
+      length !== COOKIE_REPLY.end && !this.#hasMac2(at, length)
+    ) return this.#counters.add(COUNT.rx_handshake_shed);
     const entry = this.#handshakes.reserve();
     if (entry === 0) return this.#counters.add(COUNT.rx_handshake_queue_full);
     const from = this.#arena.rxEndpoint(slot);
@@ -325,6 +334,14 @@ export class Inbound {
     this.#u8.copyWithin((entry + MESSAGE_ENTRY.MESSAGE) * 4, at, at + length);
     this.#handshakes.publish();
     this.#tell = true;
+  }
+
+  /** Whether an initiation or response has anything where its mac2 goes. */
+  #hasMac2(at: number, length: number): boolean {
+    const u8 = this.#u8;
+    const end = at + length;
+    for (let i = end - MAC_LEN; i < end; i++) if (u8[i] !== 0) return true;
+    return false;
   }
 
   /** Takes in packet `n` of a chain (kernel: `wg_packet_rx_poll`). */

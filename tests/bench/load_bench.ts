@@ -1,0 +1,233 @@
+/**
+ * Floods a device with handshake initiations from forged addresses and measures
+ * what an established tunnel still carries, and when a new peer gets in.
+ *
+ *      d: new peer ── 10.79.0.0/24 ──┐
+ *      a: peer ────── 10.77.0.0/24 ── b ── 10.78.0.0/24 ── c: attacker
+ *
+ * The floods: "stopped", dropped by a rule before b's socket, so that what the
+ * attacker itself takes of this machine shows; "nothing", with a wrong mac1;
+ * "mac1", by who knows b's public key; "cookie", with any mac2 besides.
+ *
+ *     deno run -A tests/bench/load_bench.ts [--rounds N] [--seconds N]
+ *         [--rate N] [--program wgd|wireguard-go] [--floods LIST] [--json]
+ *
+ * Needs root, iproute2, iperf3, nft, ping, wireguard-tools.
+ *
+ * @module
+ */
+
+// deno-lint-ignore-file no-console
+
+import { parseArgs } from "@std/cli/parse-args";
+import type { Daemon, Implementation } from "../netns/daemon.ts";
+import { Lab, Namespace } from "../netns/lab.ts";
+import { delay } from "../netns/process.ts";
+import { missing, moduleCommand } from "../netns/requirements.ts";
+import { iperf } from "../netns/traffic.ts";
+import { generateKeys, INNER, PORT, Tunnel } from "../netns/tunnel.ts";
+
+const CLOCK_TICKS = 100;
+const NEW_PEER = "10.9.0.3";
+const NEW_PEER_LIMIT_S = 95;
+const FLOOD_START_MS = 2_000;
+
+const options = parseArgs(Deno.args, {
+  boolean: ["json"],
+  string: ["rounds", "seconds", "rate", "program", "floods"],
+  default: {
+    rounds: "3",
+    seconds: "5",
+    rate: "50000",
+    program: "wgd",
+    floods: "none,stopped,nothing,mac1,cookie",
+  },
+});
+const seconds = Number(options.seconds);
+const implementation = options.program as Implementation;
+
+const problem = missing(["iperf3", "nft"]);
+if (problem !== undefined) {
+  console.error(`wgd bench: ${problem}`);
+  Deno.exit(1);
+}
+
+/** CPU seconds of each of the daemon's threads, by name. */
+function cpuSeconds(daemon: Daemon): Map<string, number> {
+  const tasks = `/proc/${daemon.process.pid}/task`;
+  const sums = new Map<string, number>();
+  for (const { name: task } of Deno.readDirSync(tasks)) {
+    const text = Deno.readTextFileSync(`${tasks}/${task}/stat`);
+    const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+    const name = text.slice(text.indexOf("(") + 1, text.lastIndexOf(")"));
+    const seconds = (Number(fields[11]) + Number(fields[12])) / CLOCK_TICKS;
+    sums.set(name, (sums.get(name) ?? 0) + seconds);
+  }
+  return sums;
+}
+
+/** Datagrams that a namespace's sockets had no room for. */
+async function overflows(namespace: Namespace): Promise<number> {
+  const text = await namespace.run(["nstat", "-asz", "UdpRcvbufErrors"]);
+  return Number(/UdpRcvbufErrors\s+(\d+)/.exec(text)?.[1]);
+}
+
+interface Figures {
+  readonly flood: string;
+  readonly mbps: number;
+  /** Of b, in cores. */
+  readonly daemonCores: number;
+  /** The same of the threads that took a part worth naming. */
+  readonly threads: Record<string, number>;
+  /** Datagrams a second that b's socket had no room for. */
+  readonly overflows: number;
+  /** Initiations a second that were really sent. */
+  readonly rate: number;
+  readonly attackerCores: number;
+  /** Seconds until the new peer's first answer; undefined: not at all. */
+  readonly newPeerS?: number;
+}
+
+async function join(
+  lab: Lab,
+  letter: string,
+  network: string,
+): Promise<Namespace> {
+  const { b } = lab;
+  const other = await lab.addNamespace(
+    new Namespace(`${lab.id}${letter}`, lab),
+  );
+  await b.ip(
+    ...["link", "add", `v${letter}b`, "type", "veth"],
+    ...["peer", "name", `v${letter}`, "netns", other.name],
+  );
+  await lab.connect(b, `v${letter}b`, `${network}.2/24`);
+  await lab.connect(other, `v${letter}`, `${network}.1/24`);
+  return other;
+}
+
+/** The peer that wants in; its daemon is there before the flood. */
+async function newPeer(
+  lab: Lab,
+  tunnel: Tunnel,
+  namespace: Namespace,
+): Promise<() => Promise<number | undefined>> {
+  const keys = await generateKeys();
+  const daemon = await namespace.daemon(implementation);
+  await tunnel.b.set("peer", keys.public, "allowed-ips", `${NEW_PEER}/32`);
+  await daemon.set(
+    ...["private-key", lab.file(keys.private)],
+    ...["peer", tunnel.keys.b.public, "endpoint", `10.79.0.2:${PORT.b}`],
+    ...["allowed-ips", `${INNER.b.v4}/32`],
+  );
+  await daemon.up(`${NEW_PEER}/24`);
+  return async () => {
+    const startMs = Date.now();
+    const { code } = await namespace.attempt(
+      ["ping", "-c", "1", "-W", String(NEW_PEER_LIMIT_S), INNER.b.v4],
+      { timeoutS: NEW_PEER_LIMIT_S + 5 },
+    );
+    return code === 0 ? (Date.now() - startMs) / 1000 : undefined;
+  };
+}
+
+async function measure(flood: string): Promise<Figures> {
+  await using lab = await Lab.make();
+  const attacker = await join(lab, "c", "10.78.0");
+  const outsider = await join(lab, "d", "10.79.0");
+  await lab.b.ip("route", "add", "default", "via", "10.78.0.1");
+  for (const link of ["all", "default", "vcb"]) {
+    const path = `/proc/sys/net/ipv4/conf/${link}/rp_filter`;
+    await lab.b.run(["sh", "-c", `echo 0 > ${path}`]);
+  }
+  const tunnel = await Tunnel.make(lab, {
+    a: implementation,
+    b: implementation,
+  });
+  const getsIn = await newPeer(lab, tunnel, outsider);
+  await iperf(lab.a, lab.b, INNER.b.v4, ["-t", "3"]); // warms up
+  if (flood === "stopped") {
+    await lab.b.run(["nft", "-f", "-"], {
+      stdin: `table ip f { chain c { type filter hook prerouting priority -400;
+        iifname vcb udp dport ${PORT.b} drop; }; }`,
+    });
+  }
+  const floods = flood !== "none";
+  const floodS = FLOOD_START_MS / 1000 + seconds + NEW_PEER_LIMIT_S;
+  const flooding = floods
+    ? attacker.spawn(moduleCommand(
+      ...["spoof.ts", "10.78.0.2", String(PORT.b), tunnel.keys.b.public],
+      ...[options.rate, String(floodS)] as const,
+      flood === "stopped" ? "mac1" : flood,
+    ))
+    : undefined;
+  await delay(FLOOD_START_MS);
+  const before = cpuSeconds(tunnel.b);
+  const lostBefore = await overflows(lab.b);
+  const startMs = Date.now();
+  const { end } = await iperf(lab.a, lab.b, INNER.b.v4, [
+    "-t",
+    options.seconds,
+  ]);
+  const tookS = (Date.now() - startMs) / 1000;
+  const cores = [...cpuSeconds(tunnel.b)].map(([name, seconds]) =>
+    [name, (seconds - (before.get(name) ?? 0)) / tookS] as const
+  );
+  const lost = (await overflows(lab.b) - lostBefore) / tookS;
+  // The tunnel stays busy while the new peer tries.
+  lab.b.spawn(["iperf3", "-s", "-p", "5999"]);
+  await delay(300);
+  lab.a.spawn(["iperf3", "-c", INNER.b.v4, "-p", "5999", "-t", "600"]);
+  const newPeerS = flood === "stopped" ? undefined : await getsIn();
+  let rate = 0;
+  let attackerCores = 0;
+  if (flooding !== undefined) {
+    flooding.signal("SIGTERM");
+    await flooding.ended();
+    const last = flooding.said.trim().split("\n").at(-1) ?? "";
+    const match = /sent (\d+) in ([\d.]+) s.*cpu ([\d.]+) s/.exec(last);
+    rate = Number(match?.[1]) / Number(match?.[2]);
+    attackerCores = Number(match?.[3]) / Number(match?.[2]);
+  }
+  return {
+    flood,
+    mbps: end["sum_received"]["bits_per_second"] / 1e6,
+    daemonCores: cores.reduce((sum, [, value]) => sum + value, 0),
+    threads: Object.fromEntries(cores.filter(([, value]) => value > 0.02)),
+    overflows: lost,
+    rate,
+    attackerCores,
+    newPeerS,
+  };
+}
+
+const all: Figures[] = [];
+for (let round = 0; round < Number(options.rounds); round++) {
+  for (const flood of options.floods.split(",")) {
+    const figures = await measure(flood);
+    all.push(figures);
+    console.error(JSON.stringify(figures));
+  }
+}
+if (options.json) console.log(JSON.stringify(all));
+
+function median(values: number[]): number {
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
+}
+
+const base = median(
+  all.filter(({ flood }) => flood === "none").map(({ mbps }) => mbps),
+);
+for (const flood of options.floods.split(",")) {
+  const mine = all.filter((figures) => figures.flood === flood);
+  const mbps = median(mine.map((figures) => figures.mbps));
+  const inS = mine.map(({ newPeerS }) => newPeerS?.toFixed(1) ?? "-");
+  console.log(
+    `${flood.padEnd(8)} ${mbps.toFixed(0).padStart(6)} Mbit/s` +
+      ` (${(mbps / base * 100).toFixed(0)} % of none),` +
+      ` b ${median(mine.map((f) => f.daemonCores)).toFixed(2)} cores,` +
+      ` attacker ${median(mine.map((f) => f.attackerCores)).toFixed(2)} cores` +
+      ` for ${median(mine.map((f) => f.rate)).toFixed(0)}/s,` +
+      ` new peer after ${inS.join(", ")} s`,
+  );
+}
