@@ -17,6 +17,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   ping: "iputils-ping",
   setpriv: "util-linux",
   ss: "iproute2",
+  strace: "strace",
   tcpdump: "tcpdump",
   timeout: "coreutils",
   unshare: "util-linux",
