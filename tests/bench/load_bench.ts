@@ -23,7 +23,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import type { Daemon, Implementation } from "../netns/daemon.ts";
 import { Lab, Namespace } from "../netns/lab.ts";
 import { delay } from "../netns/process.ts";
-import { missing, moduleCommand } from "../netns/requirements.ts";
+import { missing, moduleCommand, wgdCommand } from "../netns/requirements.ts";
 import { iperf } from "../netns/traffic.ts";
 import { generateKeys, INNER, PORT, Tunnel } from "../netns/tunnel.ts";
 
@@ -72,6 +72,16 @@ async function overflows(namespace: Namespace): Promise<number> {
   return Number(/UdpRcvbufErrors\s+(\d+)/.exec(text)?.[1]);
 }
 
+/** wgd's counters, but for those that say nothing about a flood. */
+async function counters(daemon: Daemon): Promise<Map<string, number>> {
+  if (implementation !== "wgd") return new Map();
+  const text = await daemon.namespace.run(
+    [...wgdCommand(), "show", daemon.name, "--stats", "--json"],
+  );
+  const all = Object.entries<number>(JSON.parse(text));
+  return new Map(all.filter(([name]) => /handshake|cookie|drop/.test(name)));
+}
+
 interface Figures {
   readonly flood: string;
   readonly mbps: number;
@@ -81,6 +91,8 @@ interface Figures {
   readonly threads: Record<string, number>;
   /** Datagrams a second that b's socket had no room for. */
   readonly overflows: number;
+  /** What else happened a second, by wgd's counters. */
+  readonly events: Record<string, number>;
   /** Initiations a second that were really sent. */
   readonly rate: number;
   readonly attackerCores: number;
@@ -164,6 +176,7 @@ async function measure(flood: string): Promise<Figures> {
   await delay(FLOOD_START_MS);
   const before = cpuSeconds(tunnel.b);
   const lostBefore = await overflows(lab.b);
+  const countersBefore = await counters(tunnel.b);
   const startMs = Date.now();
   const { end } = await iperf(lab.a, lab.b, INNER.b.v4, [
     "-t",
@@ -174,6 +187,13 @@ async function measure(flood: string): Promise<Figures> {
     [name, (seconds - (before.get(name) ?? 0)) / tookS] as const
   );
   const lost = (await overflows(lab.b) - lostBefore) / tookS;
+  const countersTookS = (Date.now() - startMs) / 1000;
+  const events = [...await counters(tunnel.b)].map(([name, count]) =>
+    [
+      name,
+      Math.round((count - (countersBefore.get(name) ?? 0)) / countersTookS),
+    ] as const
+  );
   // The tunnel stays busy while the new peer tries.
   lab.b.spawn(["iperf3", "-s", "-p", "5999"]);
   await delay(300);
@@ -195,6 +215,7 @@ async function measure(flood: string): Promise<Figures> {
     daemonCores: cores.reduce((sum, [, value]) => sum + value, 0),
     threads: Object.fromEntries(cores.filter(([, value]) => value > 0.02)),
     overflows: lost,
+    events: Object.fromEntries(events.filter(([, count]) => count > 0)),
     rate,
     attackerCores,
     newPeerS,
