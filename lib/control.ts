@@ -58,6 +58,8 @@ export interface ControlOptions {
   /** Boot time in ms. */
   readonly nowMs: () => number;
   readonly outbound: Waker;
+  /** 32 bytes where the private key is kept; else somewhere on the heap. */
+  readonly privateKeyRoom?: Uint8Array;
   /** Where timestamps go on from. */
   readonly timestamps?: TimestampFloor;
 }
@@ -111,6 +113,7 @@ export class Control extends PeerFields {
       arena,
       fillRandom,
       wallMs: options.wallMs,
+      privateKeyRoom: options.privateKeyRoom,
       timestampMs: () => {
         const ms = timestamps.at(options.wallMs(), options.nowMs());
         options.timestamps?.used(ms);

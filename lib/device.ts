@@ -13,12 +13,14 @@ import { PlainDatagrams } from "./datagrams_plain.ts";
 import { type NetnsWatch, watchNetns } from "./device_netns.ts";
 import { DeviceSockets } from "./device_sockets.ts";
 import { DeviceThreads } from "./device_threads.ts";
+import { dropControlRights, hardenArena } from "./harden.ts";
 import { listenUapi, serveUapiFd, type UapiServer } from "./ipc.ts";
 import type { Log } from "./log.ts";
-import { DEFAULT_MTU } from "./messages.ts";
+import { DEFAULT_MTU, PRIVATE_KEY_LEN } from "./messages.ts";
 import { Waker } from "./queueing.ts";
 import { Suspends } from "./suspends.ts";
 import { closeDescriptor, descriptorsOpen } from "./sys/descriptors.ts";
+import { secretRoom } from "./sys/harden.ts";
 import { bootMs, libc, suspendedMs, wallMs } from "./sys/libc.ts";
 import { setMtu } from "./sys/link.ts";
 import { enterNetns, inNetns, openNetns } from "./sys/netns.ts";
@@ -57,6 +59,11 @@ export interface DeviceOptions {
   readonly netns?: string;
   /** Network namespace for the sockets. This thread goes into it for good. */
   readonly socketNetns?: string;
+  /**
+   * Whether to take its memory out of dumps and swap space, and to give up the
+   * rights that it needs no more, of this thread and its own.
+   */
+  readonly harden?: boolean;
   /** Keeps timestamps growing over restarts. */
   readonly timestamps?: TimestampFloor;
   /** How many peers, routes and sessions there is room for. */
@@ -141,6 +148,7 @@ export class Device {
       HEADER.SOCKET_FD,
       HEADER.SOCKET_FD + HEADER.SOCKET_FD_COUNT,
     );
+    if (options.harden) this.#tellMissing(hardenArena(this.#arena));
     this.#arena.i32[HEADER.MTU] = DEFAULT_MTU;
     this.#arena.i32[HEADER.RUNNING] = 1;
     this.#plain = options.datagrams === "plain"
@@ -153,6 +161,7 @@ export class Device {
       lanes: options.lanes,
       crypto: options.crypto,
       segments,
+      harden: options.harden ?? false,
       log: this.#log,
       failed: (reason) => this.#workerFailed(reason),
     }, this.#plain !== undefined);
@@ -173,6 +182,7 @@ export class Device {
       wallMs,
       nowMs: bootMs,
       timestamps: options.timestamps,
+      privateKeyRoom: options.harden ? secretRoom(PRIVATE_KEY_LEN) : undefined,
       outbound: new Waker(
         this.#arena,
         HEADER.OUTBOUND_SLEEPS,
@@ -227,7 +237,13 @@ export class Device {
     const server = await this.#listen();
     this.#cleanup.defer(() => server.close());
     server.removed.then(() => this.#ended.resolve("UAPI socket removed"));
+    if (this.#options.harden) this.#tellMissing(dropControlRights());
     this.#log.verbose("interface created");
+  }
+
+  /** What of the hardening this system does not do. */
+  #tellMissing(missing: readonly string[]): void {
+    for (const what of missing) this.#log.verbose(what);
   }
 
   #listen(): Promise<UapiServer> {

@@ -33,6 +33,8 @@ export interface DeviceThreadsOptions {
   readonly crypto?: AeadChoice;
   /** Whether to send and receive many datagrams in one message. */
   readonly segments: boolean;
+  /** Whether the threads give up their rights. */
+  readonly harden: boolean;
   readonly log: Log;
   /** Called when a data worker failed, with the reason. */
   readonly failed: (reason: string) => void;
@@ -66,6 +68,7 @@ export class DeviceThreads {
     }
     this.#lanes = new Lanes(options.arena, () => ({
       crypto: this.#crypto,
+      harden: options.harden,
       outboundFd: this.#events[0],
       inboundFd: this.#events[this.#count === 2 ? 1 : 0],
     }), options.log);
@@ -115,6 +118,7 @@ export class DeviceThreads {
         crypto: this.#crypto,
         segments,
         lanes,
+        harden: this.#o.harden,
       });
       if (this.#count === 0) {
         const loop = new Loop(options(), parts.plain);

@@ -54,6 +54,8 @@ export interface LoopOptions {
   readonly segments: boolean;
   /** Lanes that help to seal and open. */
   readonly lanes: number;
+  /** Whether a thread of its own gives up its rights. */
+  readonly harden?: boolean;
 }
 
 /** Where the datagrams go, if not by system calls in batches. */

@@ -32,6 +32,8 @@ export interface PartsOptions {
   readonly nowMs: number;
   /** Uniform in [0, 1). */
   readonly random: () => number;
+  /** 32 bytes where the private key is kept. */
+  readonly privateKeyRoom?: Uint8Array;
   readonly actions: TimerActions;
 }
 
@@ -82,7 +84,15 @@ export function makeParts(options: PartsOptions): Parts {
     indices,
     pool: new Pool(arena, layout.sessions, SESSION.WORDS, limits.sessions),
   });
-  const noise = new Noise({ arena, sessions, indices, publicKeys, keypairs });
+  const { privateKeyRoom } = options;
+  const noise = new Noise({
+    arena,
+    sessions,
+    indices,
+    publicKeys,
+    keypairs,
+    privateKeyRoom,
+  });
   const cookies = new Cookies({ arena, indices });
   const limiter = new RateLimiter(arena, random16());
   const { actions, random, nowMs } = options;

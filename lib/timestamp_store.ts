@@ -22,11 +22,15 @@ const SUFFIX = ".timestamp";
 /** Past the year 9999 it is no time. */
 const TIME_MAX_MS = 253_402_300_800_000;
 
-/** The directory: systemd's STATE_DIRECTORY, or wgd's own. */
+/**
+ * The directory: systemd's STATE_DIRECTORY, or wgd's own; undefined for
+ * /dev/null, where nothing is to be kept.
+ */
 export function stateDirectory(
   env: (name: string) => string | undefined,
-): string {
-  return env("STATE_DIRECTORY")?.split(":")[0] || DEFAULT_DIRECTORY;
+): string | undefined {
+  const directory = env("STATE_DIRECTORY")?.split(":")[0];
+  return directory === "/dev/null" ? undefined : directory || DEFAULT_DIRECTORY;
 }
 
 /** The last time used by any interface of this machine, or undefined. */

@@ -8,7 +8,12 @@
  */
 import { formatGet, formatStats } from "./uapi_get.ts";
 import type { UapiSource } from "./uapi_get.ts";
-import { LineSplitter, LineTooLongError, UAPI_ERRNO } from "./uapi_lines.ts";
+import {
+  LineSplitter,
+  LineTooLongError,
+  UAPI_ERRNO,
+  UAPI_REQUEST_MAX_BYTES,
+} from "./uapi_lines.ts";
 import { UapiSetParser } from "./uapi_set.ts";
 import type { UapiSink } from "./uapi_set.ts";
 
@@ -47,12 +52,17 @@ class Session {
   readonly #lines = new LineSplitter();
   #operation: Operation = "none";
   #getErrno = 0;
+  /** Bytes since the last request began, about. */
+  #bytes = 0;
+  readonly #bytesMax: number;
 
   constructor(
     connection: UapiConnection,
     sink: UapiSink,
     source: UapiSource,
+    bytesMax: number,
   ) {
+    this.#bytesMax = bytesMax;
     this.#write = (text) => connection.write(text);
     this.#set = new UapiSetParser(sink);
     this.#source = source;
@@ -61,6 +71,8 @@ class Session {
   /** Handles a piece of input; false when the connection is to be closed. */
   async handle(chunk: Uint8Array): Promise<boolean> {
     this.#set.resume();
+    this.#bytes += chunk.length;
+    if (this.#bytes > this.#bytesMax) return await this.#refuse();
     this.#lines.push(chunk);
     for (;;) {
       let line: string | null;
@@ -68,16 +80,21 @@ class Session {
         line = this.#lines.next();
       } catch (error) {
         if (!(error instanceof LineTooLongError)) throw error;
-        if (this.#operation === "set") {
-          this.#set.end();
-          await this.#write(`errno=${-UAPI_ERRNO.EPROTO}\n\n`);
-        }
-        return false;
+        return await this.#refuse();
       }
       if (line === null) return true;
       const goesOn = this.#line(line);
       if (!(typeof goesOn === "boolean" ? goesOn : await goesOn)) return false;
     }
+  }
+
+  /** Ends what is no request of ours. */
+  async #refuse(): Promise<false> {
+    if (this.#operation === "set") {
+      this.#set.end();
+      await this.#write(`errno=${-UAPI_ERRNO.EPROTO}\n\n`);
+    }
+    return false;
   }
 
   /** Ends a set request that the end of the input ends, as wireguard-go does. */
@@ -106,6 +123,7 @@ class Session {
   async #finish(): Promise<void> {
     const operation = this.#operation;
     this.#operation = "none";
+    this.#bytes = 0;
     if (operation === "set") {
       const errno = this.#set.end();
       await this.#write(`errno=${errno === 0 ? 0 : -errno}\n\n`);
@@ -123,13 +141,16 @@ class Session {
  * Serves requests until the client closes the connection or sends what is no
  * request; the caller then closes it. Several connections may be served at
  * once. Rejects only with what `write`, `input` or the device throws.
+ *
+ * @param bytesMax no request is longer
  */
 export async function serveUapi(
   connection: UapiConnection,
   sink: UapiSink,
   source: UapiSource,
+  bytesMax = UAPI_REQUEST_MAX_BYTES,
 ): Promise<void> {
-  const session = new Session(connection, sink, source);
+  const session = new Session(connection, sink, source, bytesMax);
   for await (const chunk of connection.input) {
     if (!await session.handle(chunk)) return;
   }

@@ -118,6 +118,7 @@ Deno.test("the directory is systemd's or wgd's own", () => {
   assertEquals(stateDirectory(() => undefined), "/var/lib/wgd");
   assertEquals(stateDirectory(() => ""), "/var/lib/wgd");
   assertEquals(stateDirectory(() => "/a:/b"), "/a");
+  assertEquals(stateDirectory(() => "/dev/null"), undefined);
 });
 
 Deno.test("a suspension is seen once, and the clocks' jitter is none", () => {

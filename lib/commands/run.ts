@@ -9,6 +9,7 @@ import { isInterfaceName } from "../config.ts";
 import type { AeadChoice } from "../crypto/aead.ts";
 import { isDaemon, leaveSession, reportReady, startDaemon } from "../daemon.ts";
 import { type DatagramChoice, Device, type OffloadChoice } from "../device.ts";
+import { hardenProcess, limitDaemon } from "../harden.ts";
 import { createLog, parseLogLevel } from "../log.ts";
 import { stateDirectory, TimestampStore } from "../timestamp_store.ts";
 import { TunError } from "../tun.ts";
@@ -43,6 +44,9 @@ export async function runCommand(ctx: CommandContext): Promise<number> {
   const foreground = daemon || ctx.options.foreground === true ||
     ctx.env("WG_PROCESS_FOREGROUND") === "1";
   if (!foreground) {
+    // Nothing else is started here; where it has no right to, it has no rights.
+    const { netns } = ctx.options;
+    limitDaemon((netns ?? ctx.options["socket-netns"]) !== undefined);
     return await startDaemon(["run", ...deviceArguments(ctx.options), name]);
   }
   if (daemon) leaveSession();
@@ -62,12 +66,11 @@ async function serve(
     Deno.addSignalListener(signal, listener);
     return { signal, listener };
   });
-  const timestamps = new TimestampStore(
-    stateDirectory(ctx.env),
-    name,
-    Date.now(),
-    log,
-  );
+  for (const missing of hardenProcess()) log.verbose(missing);
+  const directory = stateDirectory(ctx.env);
+  const timestamps = directory === undefined
+    ? undefined
+    : new TimestampStore(directory, name, Date.now(), log);
   let device: Device;
   try {
     device = await Device.start({
@@ -80,6 +83,7 @@ async function serve(
       offload: offload as OffloadChoice | undefined,
       datagrams: udp as DatagramChoice | undefined,
       timestamps,
+      harden: true,
       netns: netns as string | undefined,
       socketNetns: ctx.options["socket-netns"] as string | undefined,
       log,
@@ -96,7 +100,7 @@ async function serve(
   const reason = await Promise.race([device.ended, stopped.promise]);
   log.verbose(`ending: ${reason}`);
   await device.close();
-  await timestamps.close();
+  await timestamps?.close();
   // For reports and tests: whether all is given back, and what was dropped.
   log.verbose(`objects: ${JSON.stringify(device.objects())}`);
   log.verbose(`counters: ${JSON.stringify(device.counters())}`);

@@ -58,6 +58,16 @@ const SYMBOLS = {
   if_indextoname: { parameters: ["u32", "buffer"], result: "pointer" },
   if_nametoindex: { parameters: ["buffer"], result: "u32" },
   setns: { parameters: ["i32", "i32"], result: "i32" }, // int fd, int nstype
+  prctl: { parameters: ["i32", "u32", "u32", "u32", "u32"], result: "i32" }, // int, unsigned long ...
+  setrlimit: { parameters: ["i32", "buffer"], result: "i32" }, // int, const rlimit *
+  capget: { parameters: ["buffer", "buffer"], result: "i32" }, // cap_user_header_t, cap_user_data_t
+  capset: { parameters: ["buffer", "buffer"], result: "i32" },
+  mmap: {
+    parameters: ["u64", "u64", "i32", "i32", "i32", "i64"],
+    result: "u64",
+  }, // void *, size_t, int, int, int, off_t
+  madvise: { parameters: ["u64", "u64", "i32"], result: "i32" }, // void *, size_t, int
+  mlock2: { parameters: ["u64", "u64", "u32"], result: "i32", optional: true }, // const void *, size_t, unsigned
   umask: { parameters: ["u32"], result: "u32" },
   setsid: { parameters: [], result: "i32" },
   strerror: { parameters: ["i32"], result: "pointer" },
