@@ -16,6 +16,7 @@ export const COUNTER_NAMES = [
   "tx_bad_offload",
   "tx_no_peer",
   "tx_no_endpoint",
+  "tx_routing_loop",
   "tx_interface_down",
   "tx_staged_dropped",
   "tx_slots_exhausted",

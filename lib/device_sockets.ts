@@ -12,6 +12,7 @@
 import { type Arena, HEADER } from "./arena.ts";
 import type { Control } from "./control.ts";
 import type { PlainDatagrams } from "./datagrams_plain.ts";
+import { formatIp } from "./ip.ts";
 import type { Log } from "./log.ts";
 import {
   closeSockets,
@@ -19,9 +20,10 @@ import {
   setMark,
   type UdpSockets,
 } from "./socket.ts";
+import { RouteAnswers } from "./routes.ts";
 import { Sources } from "./sources.ts";
 import { closeDescriptor } from "./sys/descriptors.ts";
-import { bootMs, ERRNO, SysError } from "./sys/libc.ts";
+import { bootMs, cString, ERRNO, libc, SysError } from "./sys/libc.ts";
 import { LinkWatch } from "./sys/link.ts";
 import { openNotices, RTMGRP } from "./sys/netlink.ts";
 import type { NetnsId } from "./sys/netns.ts";
@@ -30,6 +32,8 @@ import { setCarrier, tunName } from "./tun.ts";
 import type { SocketSettings } from "./uapi_device.ts";
 
 const SWITCH_TIMEOUT_MS = 2_000;
+/** A routing loop is told of at most this often. */
+const LOOP_TOLD_MS = 10_000;
 const ROUTE_GROUPS = RTMGRP.IPV4_ADDRESS | RTMGRP.IPV4_ROUTE |
   RTMGRP.IPV4_RULE | RTMGRP.IPV6_ADDRESS | RTMGRP.IPV6_ROUTE |
   RTMGRP.IPV6_RULE;
@@ -60,6 +64,8 @@ export class DeviceSockets implements SocketSettings {
   readonly #i32: Int32Array<SharedArrayBuffer>;
   readonly #links: LinkWatch;
   readonly #routes: Routes;
+  readonly #answers: RouteAnswers;
+  #loopToldMs = -Infinity;
   readonly #cleanup: DisposableStack;
   #control: Control | undefined;
   #sources: Sources | undefined;
@@ -82,6 +88,11 @@ export class DeviceSockets implements SocketSettings {
     this.linkFd = this.#links.fd;
     this.#routes = new Routes();
     undo.defer(() => this.#routes.close());
+    this.#answers = new RouteAnswers(options.arena, {
+      mtu: (destination) =>
+        this.#routes.mtuBy(destination, this.#interfaceIndex()),
+      isLoop: (destination, source) => this.#isLoop(destination, source),
+    });
     this.routesFd = openNotices(ROUTE_GROUPS);
     undo.defer(() => closeDescriptor(this.routesFd));
     this.#cleanup = undo.move();
@@ -122,8 +133,35 @@ export class DeviceSockets implements SocketSettings {
     }
     if (Atomics.exchange(this.#i32, HEADER.ROUTES_CHANGED, 0) === 1) {
       this.#sources?.changed();
+      this.#answers.forget();
     }
+    const looped = this.#answers.step();
+    if (looped !== undefined) this.#tellLoop(looped);
     return this.#sources?.step(bootMs(), this.#fwmark) ?? false;
+  }
+
+  /** The interface's number where the sockets are; 0: it is elsewhere. */
+  #interfaceIndex(): number {
+    if (this.#netns !== this.#links.home) return 0;
+    const name = tunName(this.#o.tunFd);
+    return name === undefined ? 0 : libc().if_nametoindex(cString(name));
+  }
+
+  /** Whether what our socket sends there goes into the interface itself. */
+  #isLoop(destination: Uint8Array, source: Uint8Array): boolean {
+    const index = this.#interfaceIndex();
+    if (index === 0 || !this.#routes.isLocal(source)) return false;
+    return this.#routes.leavesBy(destination, source, this.#fwmark) === index;
+  }
+
+  #tellLoop(destination: Uint8Array): void {
+    const nowMs = bootMs();
+    if (nowMs - this.#loopToldMs < LOOP_TOLD_MS) return;
+    this.#loopToldMs = nowMs;
+    this.#o.log.error(
+      `routing loop: the route to the endpoint ${formatIp(destination)} ` +
+        "leads into the interface itself; what goes there is dropped",
+    );
   }
 
   /** Milliseconds until `step` has something to do. */
@@ -215,6 +253,7 @@ export class DeviceSockets implements SocketSettings {
     if (this.#sockets !== undefined) setMark(this.#sockets, mark);
     if (mark !== this.#fwmark) this.#attached.clearSources();
     this.#fwmark = mark;
+    this.#answers.forget();
   }
 
   /** As the kernel's driver, whose rights end with the namespace. */
@@ -254,6 +293,8 @@ export class DeviceSockets implements SocketSettings {
     else this.#o.plain?.close();
     i32[HEADER.SOCKET_FD] = sockets?.v6 ?? -1;
     i32[HEADER.SOCKET_FD + 1] = sockets?.v4 ?? -1;
+    i32[HEADER.LISTEN_PORT] = sockets?.port ?? 0;
+    this.#answers.forget();
     published();
     const generation = Atomics.add(i32, HEADER.SOCKETS_GENERATION, 1) + 1;
     this.#o.wakeWorkers();

@@ -29,6 +29,7 @@ import {
   paddedLength,
 } from "./messages.ts";
 import { CHAIN, CHAIN_PACKETS, KEYPAIR } from "./records.ts";
+import type { RouteQuestions } from "./routes.ts";
 import { GSO_NONE, Splitter, VNET, VNET_HEADER } from "./segments.ts";
 import type { StagedQueues } from "./staged.ts";
 import { Transmit, USER_ECN_SHIFT } from "./transmit.ts";
@@ -38,6 +39,12 @@ const CHAINS_RESERVE = 16;
 const SLOTS_RESERVE = 16;
 /** Bytes after which what was read is sealed and sent, while it is in the cache. */
 const SUBMIT_BYTES = 128 * 1024;
+
+/**
+ * Shortest packet whose route's MTU is looked at: Linux believes no path to have
+ * less, and with a smaller one padding takes fragments, no more.
+ */
+const ROUTE_MTU_MIN = 552;
 
 /** What a sealer works with. */
 export interface SealerParts extends CryptParts {
@@ -51,6 +58,7 @@ export interface SealerHooks {
   readonly epoch: EpochReader;
   readonly counters: Counters;
   readonly slots: StagedQueues;
+  readonly routes: RouteQuestions;
   /** A timer of the peer was armed that control does not watch. */
   armed(peer: number): void;
   /** The keypair sealed packets of the peer. */
@@ -224,7 +232,11 @@ export class Sealer {
   /** Gives the packet at `data` its nonce and a place in the chain. @returns its padded length */
   #append(chain: number, slot: number, data: number, length: number): number {
     const u32 = this.#u32;
-    const padded = paddedLength(length, this.#mtu);
+    let padded = paddedLength(length, this.#mtu);
+    if (padded > length && length >= ROUTE_MTU_MIN) {
+      const mtu = this.#hooks.routes.mtu(data);
+      if (padded > mtu) padded = paddedLength(length, mtu);
+    }
     if (padded > length) this.#u8.fill(0, data + length, data + padded);
     const keypair = u32[this.#arena.chain(chain) + CHAIN.KEYPAIR];
     const at = this.#arena.keypair(keypair);

@@ -44,6 +44,7 @@ import {
   type Waker,
 } from "./queueing.ts";
 import { ENDPOINT, KEYPAIR, PEER } from "./records.ts";
+import { RouteQuestions } from "./routes.ts";
 import {
   finishChecksum,
   GSO_NONE,
@@ -81,6 +82,7 @@ export class Outbound {
   readonly #staged: StagedQueues;
   readonly #sealer: Sealer;
   readonly #icmp = new IcmpLimiter();
+  readonly #routes: RouteQuestions;
   #nowMs = 0;
   #tell = false;
   #gone = false;
@@ -104,7 +106,9 @@ export class Outbound {
     );
     this.#epoch = new EpochReader(arena, HEADER.OUTBOUND_EPOCH);
     this.#staged = new StagedQueues(arena, this.#counters);
+    this.#routes = new RouteQuestions(arena, () => this.#tell = true);
     this.#sealer = new Sealer(parts, {
+      routes: this.#routes,
       epoch: this.#epoch,
       counters: this.#counters,
       slots: this.#staged,
@@ -142,6 +146,7 @@ export class Outbound {
   pump(nowMs: number): boolean {
     this.#nowMs = nowMs;
     this.#epoch.enter();
+    this.#routes.start(nowMs);
     this.#sealer.start(nowMs);
     this.#sendMessages();
     this.#runCommands();
@@ -266,6 +271,9 @@ export class Outbound {
     const peerWord = this.#arena.peer(peer);
     if (!this.#hasEndpoint(peerWord)) {
       return this.#refuse(slot, length, COUNT.tx_no_endpoint);
+    }
+    if (this.#routes.isLoop(at, length)) {
+      return this.#staged.drop(slot, COUNT.tx_routing_loop);
     }
     if (!this.#finishOffload(at, length)) {
       return this.#staged.drop(slot, COUNT.tx_bad_offload);

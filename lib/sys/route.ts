@@ -15,7 +15,10 @@ const RTN_LOCAL = 2;
 const RTA_DST = 1;
 const RTA_SRC = 2;
 const RTA_OIF = 4;
+const RTA_METRICS = 8;
+const RTAX_MTU = 2;
 const RTA_MARK = 16;
+const ATTRIBUTE_BYTES = 4;
 const AF_INET = 2;
 const AF_INET6 = 10;
 
@@ -44,6 +47,24 @@ export class Routes implements SourceRoutes {
     if (error !== 0) return undefined;
     const at = findAttribute(body, RTMSG_BYTES, RTA_OIF);
     return at < 0 ? undefined : body.getUint32(at, true);
+  }
+
+  /**
+   * MTU that the route to `destination` has of its own, if it leads out by the
+   * interface; else 0.
+   */
+  mtuBy(destination: Uint8Array, interfaceIndex: number): number {
+    const { error, body } = this.#ask(destination, [[RTA_DST, destination]]);
+    if (error !== 0) return 0;
+    const by = findAttribute(body, RTMSG_BYTES, RTA_OIF);
+    if (by < 0 || body.getUint32(by, true) !== interfaceIndex) return 0;
+    const metrics = findAttribute(body, RTMSG_BYTES, RTA_METRICS);
+    if (metrics < 0) return 0;
+    const bytes = body.getUint16(metrics - ATTRIBUTE_BYTES, true) -
+      ATTRIBUTE_BYTES;
+    const nested = new DataView(body.buffer, body.byteOffset + metrics, bytes);
+    const mtu = findAttribute(nested, 0, RTAX_MTU);
+    return mtu < 0 ? 0 : nested.getUint32(mtu, true);
   }
 
   #ask(

@@ -6,8 +6,9 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { labTest } from "./harness.ts";
 import { type Lab, Namespace } from "./lab.ts";
 import { Capture, type Datagram } from "./pcap.ts";
+import { until } from "./process.ts";
 import { assertPings, assertTcp, ping } from "./traffic.ts";
-import { INNER, PORT, Tunnel } from "./tunnel.ts";
+import { generateKeys, INNER, PORT, Tunnel } from "./tunnel.ts";
 
 const NOWHERE = { v4: "10.9.0.77", v6: "fd09::77" };
 const UNREACHABLE_4 =
@@ -190,3 +191,118 @@ for (const b of ["wgd", "wireguard-go"] as const) {
     },
   );
 }
+
+labTest(
+  "padding follows the MTU of the route",
+  { programs: ["tcpdump"] },
+  async (lab) => {
+    const tunnel = await Tunnel.make(lab);
+    const inner = { v4: `${INNER.b.v4}/32`, v6: `${INNER.b.v6}/128` };
+    for (const [family, headers] of [["v4", 28], ["v6", 48]] as const) {
+      await assertPings(lab.a, INNER.b[family]);
+      // 1297 bytes, which 16 does not divide: 1312, or what the route takes.
+      for (const [mtu, padded] of [[1300, 1300], [1299, 1299], [0, 1312]]) {
+        const only = mtu === 0 ? [] : ["mtu", String(mtu)];
+        await lab.a.ip(
+          ...["route", "replace", inner[family], "dev", tunnel.a.name, ...only],
+        );
+        // By then the change is known, and the new route asked about.
+        await assertPings(lab.a, INNER.b[family], {
+          sizeBytes: 1297 - headers,
+        });
+        const capture = await Capture.start(lab.a, "va");
+        await assertPings(lab.a, INNER.b[family], {
+          sizeBytes: 1297 - headers,
+        });
+        const lengths = (await capture.stop())
+          .filter(({ destinationPort }) => destinationPort === PORT.b)
+          .map(({ payload }) => payload.length - 32);
+        assertEquals(lengths, [padded, padded, padded], `${family} ${mtu}`);
+      }
+    }
+  },
+);
+
+for (const outer of ["v4", "v6"] as const) {
+  labTest(
+    `over IP${outer} a route to the endpoint by the interface itself makes no loop`,
+    { programs: ["tcpdump", "iperf3"] },
+    async (lab) => {
+      const tunnel = await Tunnel.make(lab, { outer });
+      await assertPings(lab.a, INNER.b.v4);
+      const endpoint = outer === "v4" ? "10.77.0.2" : "fd77::2";
+      const bits = outer === "v4" ? 32 : 128;
+      // As with 0.0.0.0/0 and a default route by the interface.
+      await tunnel.a.set(
+        ...["peer", tunnel.keys.b.public, "allowed-ips"],
+        `${INNER.b.v4}/32,${INNER.b.v6}/128,${endpoint}/${bits}`,
+      );
+      const route = [`${endpoint}/${bits}`, "dev", tunnel.a.name];
+      await lab.a.ip("route", "add", ...route);
+      const sentBytes = async (): Promise<number> =>
+        (await tunnel.a.peers())[0].txBytes;
+      const before = await sentBytes();
+      const lost = await ping(lab.a, INNER.b.v4, {
+        count: 20,
+        sizeBytes: 1300,
+      });
+      assertEquals(lost.received, 0);
+      const sent = await sentBytes() - before;
+      // One way through the tunnel each, and what went before it was known.
+      assert(sent < 70_000, `${sent} bytes sent`);
+      await until(
+        "the daemon to tell of it",
+        () =>
+          /routing loop: .*10\.77\.0\.2|routing loop: .*fd77::2/.test(
+            tunnel.a.process.said,
+          ),
+      );
+      await lab.a.ip("route", "del", ...route);
+      await assertPings(lab.a, INNER.b.v4);
+      // Through the tunnel, and back out of it: no loop, though the port is ours.
+      assertEquals(tunnel.a.process.said.match(/routing loop/g)?.length, 1);
+    },
+  );
+}
+
+labTest(
+  "a tunnel inside a tunnel from the same port passes",
+  {},
+  async (lab) => {
+    // b forwards what c sends from the port that b itself uses.
+    const tunnel = await Tunnel.make(lab);
+    const client = await lab.addNamespace(new Namespace(`${lab.id}c`, lab));
+    await lab.b.ip(
+      ...["link", "add", "vc", "type", "veth"],
+      ...["peer", "name", "vca", "netns", client.name],
+    );
+    await lab.connect(lab.b, "vc", "10.66.0.1/24");
+    await lab.connect(client, "vca", "10.66.0.2/24");
+    await client.ip("route", "add", "default", "via", "10.66.0.1");
+    await setting(lab.b, "ipv4/ip_forward", 1);
+    await tunnel.a.set(
+      ...["peer", tunnel.keys.b.public, "allowed-ips"],
+      `${INNER.b.v4}/32,${INNER.b.v6}/128,10.66.0.0/24`,
+    );
+    await lab.a.ip("route", "add", "10.66.0.0/24", "dev", tunnel.a.name);
+    await assertPings(lab.a, INNER.b.v4);
+    const keys = [await generateKeys(), await generateKeys()];
+    const inside = await client.daemon("wgd");
+    const outside = await lab.a.daemon("wgd");
+    await inside.set(
+      ...["private-key", lab.file(keys[0].private)],
+      ...["listen-port", String(PORT.b)],
+      ...["peer", keys[1].public, "allowed-ips", "10.8.0.2/32"],
+      ...["endpoint", `${INNER.a.v4}:${PORT.b}`],
+    );
+    await outside.set(
+      ...["private-key", lab.file(keys[1].private)],
+      ...["listen-port", String(PORT.b)],
+      ...["peer", keys[0].public, "allowed-ips", "10.8.0.1/32"],
+    );
+    await inside.up("10.8.0.1/24");
+    await outside.up("10.8.0.2/24");
+    await assertPings(client, "10.8.0.2", { sizeBytes: 1000 });
+    assert(!tunnel.b.process.said.includes("routing loop"));
+  },
+);
