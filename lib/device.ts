@@ -23,6 +23,7 @@ import { closeDescriptor, descriptorsOpen } from "./sys/descriptors.ts";
 import { secretRoom } from "./sys/harden.ts";
 import { bootMs, libc, suspendedMs, wallMs } from "./sys/libc.ts";
 import { setMtu } from "./sys/link.ts";
+import { setLinkDefaults } from "./sys/link_defaults.ts";
 import { enterNetns, inNetns, openNetns } from "./sys/netns.ts";
 import { adoptTun, createTun, type TunHandle } from "./tun.ts";
 import { serveUapi, type UapiConnection } from "./uapi.ts";
@@ -378,6 +379,7 @@ function makeTun(options: DeviceOptions): TunHandle {
     const tun = createTun(name, offload === "auto" || offload === "tun");
     try {
       setMtu(tun.name, DEFAULT_MTU);
+      for (const what of setLinkDefaults(tun.name)) options.log.verbose(what);
       return tun;
     } catch (error) {
       closeDescriptor(tun.fd);

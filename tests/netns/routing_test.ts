@@ -306,3 +306,32 @@ labTest(
     assert(!tunnel.b.process.said.includes("routing loop"));
   },
 );
+
+labTest(
+  "redirects are off, and the interface has no address of its own making",
+  {},
+  async (lab) => {
+    const redirects = (link: string): Promise<string> =>
+      lab.a.run(["cat", `/proc/sys/net/ipv4/conf/${link}/send_redirects`]);
+    assertEquals((await redirects("all")).trim(), "1", "as it was");
+    const tunnel = await Tunnel.make(lab);
+    for (const link of ["all", tunnel.a.name]) {
+      assertEquals((await redirects(link)).trim(), "0", link);
+    }
+    const link = await lab.a.ip("-d", "link", "show", tunnel.a.name);
+    assertMatch(link, /addrgenmode none/);
+    const addresses = await lab.a.ip("-6", "address", "show", tunnel.a.name);
+    assert(!addresses.includes("fe80::"), addresses);
+  },
+);
+
+labTest(
+  "a system without IPv6 has nothing to set of it",
+  {},
+  async (lab) => {
+    const path = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
+    await lab.a.run(["sh", "-c", `echo 1 > ${path}`]);
+    const daemon = await lab.a.daemon("wgd", { env: { LOG_LEVEL: "verbose" } });
+    assert(!daemon.process.said.includes("cannot"), daemon.process.said);
+  },
+);
