@@ -211,6 +211,31 @@ labTest(
 );
 
 labTest(
+  "a client of UAPI that stays silent is let go after a minute, others are served",
+  { ...ALONE, slow: true },
+  async (lab) => {
+    const daemon = await lab.a.daemon("wgd");
+    const path = socketPath(daemon.name);
+    const clients: Deno.UnixConn[] = [];
+    for (let i = 0; i < 40; i++) {
+      const client = await Deno.connect({ transport: "unix", path });
+      await client.write(new TextEncoder().encode("set=1\nfwmark="));
+      clients.push(client);
+    }
+    const startMs = Date.now();
+    assertEquals((await daemon.attempt("show", daemon.name)).code, 0);
+    for (const client of clients) {
+      const answer = new Uint8Array(100);
+      while (await client.read(answer).catch(() => null) !== null);
+      client.close();
+    }
+    const tookMs = Date.now() - startMs;
+    assert(tookMs > 50_000 && tookMs < 80_000, `${tookMs} ms`);
+    assertEquals((await daemon.attempt("show", daemon.name)).code, 0);
+  },
+);
+
+labTest(
   "a private key that is replaced or unset is on no locked page any more",
   ALONE,
   async (lab) => {

@@ -3,7 +3,7 @@
  * of it is given back (kernel: netns.sh's last part; reference §6, §8).
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { Daemon, exists, socketPath } from "./daemon.ts";
+import { type Daemon, exists, socketPath } from "./daemon.ts";
 import { labTest } from "./harness.ts";
 import { type Lab, Namespace } from "./lab.ts";
 import { attempt, delay, run, until } from "./process.ts";
