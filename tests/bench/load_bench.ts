@@ -1,9 +1,7 @@
 /**
  * Floods a device with handshake initiations from forged addresses and measures
- * what an established tunnel still carries, and when a new peer gets in.
- *
- *      d: new peer ── 10.79.0.0/24 ──┐
- *      a: peer ────── 10.77.0.0/24 ── b ── 10.78.0.0/24 ── c: attacker
+ * what an established tunnel still carries, and when a new peer gets in
+ * (tests/netns/attack.ts).
  *
  * The floods: "stopped", dropped by a rule before b's socket, so that what the
  * attacker itself takes of this machine shows; "nothing", with a wrong mac1;
@@ -21,14 +19,14 @@
 
 import { parseArgs } from "@std/cli/parse-args";
 import type { Daemon, Implementation } from "../netns/daemon.ts";
-import { Lab, Namespace } from "../netns/lab.ts";
+import { Attack, type Flood } from "../netns/attack.ts";
+import { Lab, type Namespace } from "../netns/lab.ts";
 import { delay } from "../netns/process.ts";
-import { missing, moduleCommand, wgdCommand } from "../netns/requirements.ts";
+import { missing, wgdCommand } from "../netns/requirements.ts";
 import { iperf } from "../netns/traffic.ts";
-import { generateKeys, INNER, PORT, Tunnel } from "../netns/tunnel.ts";
+import { INNER, PORT } from "../netns/tunnel.ts";
 
 const CLOCK_TICKS = 100;
-const NEW_PEER = "10.9.0.3";
 const NEW_PEER_LIMIT_S = 95;
 const FLOOD_START_MS = 2_000;
 
@@ -100,63 +98,10 @@ interface Figures {
   readonly newPeerS?: number;
 }
 
-async function join(
-  lab: Lab,
-  letter: string,
-  network: string,
-): Promise<Namespace> {
-  const { b } = lab;
-  const other = await lab.addNamespace(
-    new Namespace(`${lab.id}${letter}`, lab),
-  );
-  await b.ip(
-    ...["link", "add", `v${letter}b`, "type", "veth"],
-    ...["peer", "name", `v${letter}`, "netns", other.name],
-  );
-  await lab.connect(b, `v${letter}b`, `${network}.2/24`);
-  await lab.connect(other, `v${letter}`, `${network}.1/24`);
-  return other;
-}
-
-/** The peer that wants in; its daemon is there before the flood. */
-async function newPeer(
-  lab: Lab,
-  tunnel: Tunnel,
-  namespace: Namespace,
-): Promise<() => Promise<number | undefined>> {
-  const keys = await generateKeys();
-  const daemon = await namespace.daemon(implementation);
-  await tunnel.b.set("peer", keys.public, "allowed-ips", `${NEW_PEER}/32`);
-  await daemon.set(
-    ...["private-key", lab.file(keys.private)],
-    ...["peer", tunnel.keys.b.public, "endpoint", `10.79.0.2:${PORT.b}`],
-    ...["allowed-ips", `${INNER.b.v4}/32`],
-  );
-  await daemon.up(`${NEW_PEER}/24`);
-  return async () => {
-    const startMs = Date.now();
-    const { code } = await namespace.attempt(
-      ["ping", "-c", "1", "-W", String(NEW_PEER_LIMIT_S), INNER.b.v4],
-      { timeoutS: NEW_PEER_LIMIT_S + 5 },
-    );
-    return code === 0 ? (Date.now() - startMs) / 1000 : undefined;
-  };
-}
-
 async function measure(flood: string): Promise<Figures> {
   await using lab = await Lab.make();
-  const attacker = await join(lab, "c", "10.78.0");
-  const outsider = await join(lab, "d", "10.79.0");
-  await lab.b.ip("route", "add", "default", "via", "10.78.0.1");
-  for (const link of ["all", "default", "vcb"]) {
-    const path = `/proc/sys/net/ipv4/conf/${link}/rp_filter`;
-    await lab.b.run(["sh", "-c", `echo 0 > ${path}`]);
-  }
-  const tunnel = await Tunnel.make(lab, {
-    a: implementation,
-    b: implementation,
-  });
-  const getsIn = await newPeer(lab, tunnel, outsider);
+  const attack = await Attack.make(lab, implementation);
+  const { tunnel } = attack;
   await iperf(lab.a, lab.b, INNER.b.v4, ["-t", "3"]); // warms up
   if (flood === "stopped") {
     await lab.b.run(["nft", "-f", "-"], {
@@ -164,15 +109,12 @@ async function measure(flood: string): Promise<Figures> {
         iifname vcb udp dport ${PORT.b} drop; }; }`,
     });
   }
-  const floods = flood !== "none";
   const floodS = FLOOD_START_MS / 1000 + seconds + NEW_PEER_LIMIT_S;
-  const flooding = floods
-    ? attacker.spawn(moduleCommand(
-      ...["spoof.ts", "10.78.0.2", String(PORT.b), tunnel.keys.b.public],
-      ...[options.rate, String(floodS)] as const,
-      flood === "stopped" ? "mac1" : flood,
-    ))
-    : undefined;
+  const flooding = flood === "none" ? undefined : attack.flood(
+    flood === "stopped" ? "mac1" : flood as Flood,
+    Number(options.rate),
+    floodS,
+  );
   await delay(FLOOD_START_MS);
   const before = cpuSeconds(tunnel.b);
   const lostBefore = await overflows(lab.b);
@@ -198,7 +140,9 @@ async function measure(flood: string): Promise<Figures> {
   lab.b.spawn(["iperf3", "-s", "-p", "5999"]);
   await delay(300);
   lab.a.spawn(["iperf3", "-c", INNER.b.v4, "-p", "5999", "-t", "600"]);
-  const newPeerS = flood === "stopped" ? undefined : await getsIn();
+  const newPeerS = flood === "stopped" ? undefined : await attack.getsIn(
+    NEW_PEER_LIMIT_S,
+  );
   let rate = 0;
   let attackerCores = 0;
   if (flooding !== undefined) {
