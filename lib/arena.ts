@@ -71,6 +71,8 @@ export const HEADER = {
   /** Descriptors of the sockets, -1: none (control). */
   SOCKET_FD: 20,
   SOCKET_FD_COUNT: 2,
+  /** Port of the sockets (control). */
+  LISTEN_PORT: 22,
   /** Generation of the sockets that each worker uses (that worker). */
   OUTBOUND_SOCKETS: 32,
   INBOUND_SOCKETS: 48,
@@ -78,6 +80,10 @@ export const HEADER = {
   LINK_CHANGED: 33,
   /** Set to 1 by outbound when the interface is gone. */
   TUN_GONE: 34,
+  /** As LINK_CHANGED, for addresses, routes and rules where the sockets are. */
+  ROUTES_CHANGED: 35,
+  /** What outbound asks about routes, 9 words (lib/routes). */
+  ROUTE_ASKED: 36,
   /** Epochs of the workers, and the last that each is done with (lib/epoch). */
   OUTBOUND_EPOCH: 64,
   INBOUND_EPOCH: 80,
@@ -85,6 +91,8 @@ export const HEADER = {
   /** Slots and chains in use: each worker's last word, for accounting. */
   OUTBOUND_SLOTS: 66,
   OUTBOUND_CHAINS: 67,
+  /** Two addresses that outbound works with, 8 words (lib/routes). */
+  ROUTE_LOOKUP: 68,
   INBOUND_SLOTS: 82,
   INBOUND_CHAINS: 83,
   /** 1 while the thread sleeps and wants to be woken (lib/queueing). */
@@ -130,6 +138,10 @@ export const MESSAGE_ENTRY = {
 export const HANDSHAKES_RING_CAPACITY = MAX_QUEUED_INCOMING_HANDSHAKES;
 export const MESSAGES_RING_CAPACITY = 1024;
 
+/** Answers about routes that are kept, and words of each (lib/routes). */
+export const ROUTE_ANSWERS = 256;
+export const ROUTE_ANSWER_WORDS = 8;
+
 /** Counters of one thread: as many 64-bit floats at most. */
 export const COUNTERS_MAX = 64;
 /** Threads that count. */
@@ -168,6 +180,7 @@ export interface ArenaLayout {
   readonly indexBuckets: number;
   readonly publicKeyBuckets: number;
   readonly publicKeyBucketCount: number;
+  readonly routeAnswers: number;
   readonly limiterBuckets: number;
   readonly limiterEntries: number;
   readonly sessions: number;
@@ -210,6 +223,7 @@ function layoutOf(limits: ArenaLimits): ArenaLayout {
     indexBuckets: region(INDEX_BUCKETS),
     publicKeyBuckets: region(publicKeyBucketCount),
     publicKeyBucketCount,
+    routeAnswers: region(ROUTE_ANSWERS * ROUTE_ANSWER_WORDS),
     limiterBuckets: region(LIMITER_BUCKETS),
     limiterEntries: region((LIMITER_ENTRIES + 1) * LIMITER_ENTRY_WORDS),
     sessions: region((limits.sessions + 1) * SESSION.WORDS),

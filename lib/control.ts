@@ -11,6 +11,7 @@ import { type Arena, HEADER } from "./arena.ts";
 import { constantTimeEqual, wipe } from "./crypto/bytes.ts";
 import { publicKey } from "./crypto/x25519.ts";
 import { clearSource, fillEndpoint, writeEndpoint } from "./endpoint.ts";
+import { CONSUMED } from "./handshake.ts";
 import {
   REJECT_AFTER_TIME_MS,
   REKEY_AFTER_MESSAGES_HI,
@@ -34,9 +35,13 @@ import {
   type Waker,
 } from "./queueing.ts";
 import { KEYPAIR, PEER } from "./records.ts";
+import { Timestamps } from "./tai64n.ts";
 
-/** Handshake messages handled before others have their turn: about 15 ms. */
-const HANDSHAKES_AT_ONCE = 16;
+/**
+ * Work on handshake messages before others have their turn: 16 handshakes, about
+ * 15 ms, or 128 messages that are checked and answered with cookies, about 1 ms.
+ */
+const HANDSHAKE_WORK_AT_ONCE = 16 * CONSUMED.COMPUTED;
 const LIMITER_COLLECT_MS = 1000;
 /** How soon control looks again whether the workers let go of retired records. */
 const GRACE_POLL_MS = 10;
@@ -53,6 +58,18 @@ export interface ControlOptions {
   /** Boot time in ms. */
   readonly nowMs: () => number;
   readonly outbound: Waker;
+  /** 32 bytes where the private key is kept; else somewhere on the heap. */
+  readonly privateKeyRoom?: Uint8Array;
+  /** Where timestamps go on from. */
+  readonly timestamps?: TimestampFloor;
+}
+
+/** Timestamps over the end of a daemon; see lib/timestamp_store. */
+export interface TimestampFloor {
+  /** Ms since the epoch: no timestamp before it. */
+  readonly floorMs: number;
+  /** Called with the time of each timestamp. */
+  used(ms: number): void;
 }
 
 /** Live objects of a device, by kind: all zero once it is closed. */
@@ -90,11 +107,18 @@ export class Control extends PeerFields {
     this.#arena = arena;
     this.#outboundEvents = outboundEvents(arena);
     this.#inboundEvents = inboundEvents(arena);
+    const timestamps = new Timestamps(options.timestamps?.floorMs);
     const jitter = new Uint32Array(1);
     this.#p = makeParts({
       arena,
       fillRandom,
       wallMs: options.wallMs,
+      privateKeyRoom: options.privateKeyRoom,
+      timestampMs: () => {
+        const ms = timestamps.at(options.wallMs(), options.nowMs());
+        options.timestamps?.used(ms);
+        return ms;
+      },
       nowMs: options.nowMs(),
       random: () => {
         fillRandom(new Uint8Array(jitter.buffer));
@@ -136,8 +160,10 @@ export class Control extends PeerFields {
     worked = this.#drainOutbound(nowMs) || worked;
     // A datagram read as the interface went down must not bring keys back.
     if (!this.#up) this.#p.handshakes.drain();
-    for (let n = 0; n < HANDSHAKES_AT_ONCE; n++) {
-      if (!this.#p.handshakes.consumeNext(nowMs)) break;
+    for (let left = HANDSHAKE_WORK_AT_ONCE; left > 0;) {
+      const work = this.#p.handshakes.consumeNext(nowMs);
+      if (work === CONSUMED.NOTHING) break;
+      left -= work;
       worked = true;
     }
     this.#p.grace.collect();
@@ -304,6 +330,14 @@ export class Control extends PeerFields {
       this.#p.sessions.releaseSession(peer);
     }
     this.#o.outbound.wake();
+  }
+
+  /**
+   * Called when the machine was suspended: keys do not outlive that (kernel:
+   * `wg_pm_notification`). Packets that are staged ask for new ones.
+   */
+  suspended(): void {
+    for (const peer of this.peers) this.#zeroKeyMaterial(peer);
   }
 
   /** Removes all peers and the private key; `objects` ends at zero once workers let go. */

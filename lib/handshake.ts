@@ -34,6 +34,12 @@ import type { RateLimiter } from "./ratelimiter.ts";
 import { ENDPOINT, PEER, SESSION } from "./records.ts";
 import type { Timers } from "./timers.ts";
 
+/**
+ * Work that a message was: codes alone, or products of keys, too. These take
+ * longer by more than the figures say, but are what the work is for.
+ */
+export const CONSUMED = { NOTHING: 0, CHECKED: 1, COMPUTED: 8 } as const;
+
 /** What {@link Handshakes} works on. */
 export interface HandshakesOptions {
   readonly arena: Arena;
@@ -46,6 +52,8 @@ export interface HandshakesOptions {
   readonly commands: Mailbox;
   /** Wall clock in ms since the epoch. */
   readonly wallMs: () => number;
+  /** Time for the timestamp of an initiation, in ms since the epoch. */
+  readonly timestampMs: () => number;
 }
 
 /** The handshake messages of a device. */
@@ -79,16 +87,20 @@ export class Handshakes {
     return this.#incoming.length;
   }
 
-  /** Handles the oldest waiting message; false when there is none. */
-  consumeNext(nowMs: number): boolean {
+  /**
+   * Handles the oldest waiting message.
+   *
+   * @returns how much work it was, one of CONSUMED; 0 when there is none
+   */
+  consumeNext(nowMs: number): number {
     const entry = this.#incoming.peek();
-    if (entry === 0) return false;
+    if (entry === 0) return CONSUMED.NOTHING;
     const length = this.#arena.u32[entry + MESSAGE_ENTRY.LENGTH];
     const from = (entry + MESSAGE_ENTRY.MESSAGE) * 4;
     const message = this.#arena.u8.slice(from, from + length);
-    this.#consume(message, entry + MESSAGE_ENTRY.ENDPOINT, nowMs);
+    const work = this.#consume(message, entry + MESSAGE_ENTRY.ENDPOINT, nowMs);
     this.#incoming.release();
-    return true;
+    return work;
   }
 
   /** Drops all waiting messages: the interface goes down. */
@@ -102,7 +114,7 @@ export class Handshakes {
    * @param retry whether it repeats an unanswered one, and attempts count on
    */
   sendInitiation(peer: number, retry: boolean, nowMs: number): void {
-    const { noise, sessions, timers, cookies, counters, wallMs } = this.#o;
+    const { noise, sessions, timers, cookies, counters, timestampMs } = this.#o;
     const session = sessions.sessionOf(peer, true);
     if (session === 0) {
       // No timer tries again: the next packet has to ask.
@@ -117,33 +129,36 @@ export class Handshakes {
     }
     this.#arena.setF64(at + SESSION.LAST_SENT_HANDSHAKE_F64, nowMs);
     const message = new Uint8Array(INITIATION.end);
-    if (!noise.handshakeCreateInitiation(peer, message, wallMs())) return;
+    if (!noise.handshakeCreateInitiation(peer, message, timestampMs())) return;
     cookies.addMacs(message, peer, nowMs);
     this.#send(peer, message);
     timers.handshakeInitiated(session, nowMs);
   }
 
-  #consume(message: Uint8Array, endpoint: number, nowMs: number): void {
+  #consume(message: Uint8Array, endpoint: number, nowMs: number): number {
     const { cookies, limiter, counters } = this.#o;
     const type = message[0];
     if (type === MESSAGE_COOKIE_REPLY) {
       if (!cookies.consumeCookieReply(message, nowMs)) {
         counters.add(COUNT.handshake_refused_cookie_reply);
       }
-      return;
+      return CONSUMED.CHECKED;
     }
     const underLoad = this.#underLoad(nowMs);
     const macs = cookies.validateMacs(message, endpoint, underLoad, nowMs);
     if (macs === MAC_STATE.INVALID) {
-      return counters.add(COUNT.handshake_invalid_mac);
+      counters.add(COUNT.handshake_invalid_mac);
+      return CONSUMED.CHECKED;
     }
     if (underLoad) {
       counters.add(COUNT.handshake_under_load);
       if (macs !== MAC_STATE.VALID_WITH_COOKIE) {
-        return this.#sendCookieReply(message, endpoint, nowMs);
+        this.#sendCookieReply(message, endpoint, nowMs);
+        return CONSUMED.CHECKED;
       }
       if (!limiter.allow(endpoint + ENDPOINT.ADDRESS, nowMs)) {
-        return counters.add(COUNT.handshake_ratelimited);
+        counters.add(COUNT.handshake_ratelimited);
+        return CONSUMED.CHECKED;
       }
     }
     if (type === MESSAGE_INITIATION) {
@@ -151,6 +166,7 @@ export class Handshakes {
     } else {
       this.#consumeResponse(message, endpoint, nowMs);
     }
+    return CONSUMED.COMPUTED;
   }
 
   /** Whether the queue is an eighth full, or was in the last second. */

@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { bug } from "./assert.ts";
+import { closeDescriptor, opened } from "./sys/descriptors.ts";
 import { check, ERRNO, errno, libc, SysError } from "./sys/libc.ts";
 import type { UapiConnection } from "./uapi.ts";
 import { UAPI_DIRECTORY } from "./uapi_client.ts";
@@ -15,6 +15,10 @@ const CONNECTIONS_MAX = 64;
 const DIRECTORY_MODE = 0o755;
 const SOCKET_UMASK = 0o077;
 const READ_BYTES = 64 * 1024;
+/** A client that neither sends nor takes anything for so long is let go. */
+export const IDLE_MS = 60_000;
+const OTHERS_MAY_WRITE = 0o002;
+const STICKY = 0o1000;
 
 /** Path of the socket of interface `name`. */
 export function uapiPath(name: string): string {
@@ -45,6 +49,7 @@ export async function listenUapi(
 ): Promise<UapiServer> {
   const path = uapiPath(name);
   Deno.mkdirSync(UAPI_DIRECTORY, { recursive: true, mode: DIRECTORY_MODE });
+  assertOurs(UAPI_DIRECTORY);
   await assertNotServed(path);
   // A socket that is found does listen: wg(8) removes one that refuses it.
   const early = `${UAPI_DIRECTORY}/.${name}.${Deno.pid}`;
@@ -91,6 +96,22 @@ export async function listenUapi(
   };
 }
 
+/**
+ * In a folder that anybody may write to, anybody could be taken for the daemon,
+ * and be sent its keys.
+ *
+ * @throws SysError EPERM
+ */
+function assertOurs(directory: string): void {
+  const { mode } = Deno.statSync(directory);
+  if (
+    mode === null || (mode & (OTHERS_MAY_WRITE | STICKY)) !== OTHERS_MAY_WRITE
+  ) {
+    return;
+  }
+  throw new SysError(`${directory}: everybody may write there`, ERRNO.EPERM);
+}
+
 /** @throws SysError EADDRINUSE when a daemon answers on the socket */
 async function assertNotServed(path: string): Promise<void> {
   try {
@@ -111,19 +132,33 @@ async function serveConnection(
   report: (error: unknown) => void,
 ): Promise<void> {
   const encoder = new TextEncoder();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const alive = (): void => {
+    clearTimeout(timer);
+    timer = setTimeout(() => closeQuietly(connection), IDLE_MS);
+  };
+  async function* input(): AsyncGenerator<Uint8Array> {
+    alive();
+    for await (const bytes of connection.readable) {
+      alive();
+      yield bytes;
+    }
+  }
   try {
     await serve({
-      input: connection.readable,
+      input: input(),
       async write(text: string): Promise<void> {
         const bytes = encoder.encode(text);
         for (let at = 0; at < bytes.length;) {
           at += await connection.write(bytes.subarray(at));
+          alive();
         }
       },
     });
   } catch (error) {
     if (!isDisconnect(error)) report(error);
   } finally {
+    clearTimeout(timer);
     closeQuietly(connection);
   }
 }
@@ -158,13 +193,13 @@ export function serveUapiFd(
   let open = true;
   const accepting = (async (): Promise<void> => {
     while (open) {
-      await readable(fd);
-      const client = libc().accept4(fd, null, null, SOCK_CLOEXEC);
+      await ready(fd, POLLIN, -1);
+      const client = libc().accept4(fd, null, null, CLIENT_FLAGS);
       if (client < 0) {
         if (errno() === ERRNO.EAGAIN || errno() === ERRNO.EINTR) continue;
         throw new SysError("accept on WG_UAPI_FD", errno());
       }
-      serveFd(client, serve).catch(report);
+      serveFd(opened(client, "accept"), serve).catch(report);
     }
   })();
   accepting.catch(report);
@@ -177,13 +212,20 @@ export function serveUapiFd(
   };
 }
 
-const SOCK_CLOEXEC = 0x80000;
+/** SOCK_CLOEXEC, SOCK_NONBLOCK: a client that is slow must not hold up control. */
+const CLIENT_FLAGS = 0x80000 | 0x800;
 const MSG_NOSIGNAL = 0x4000;
 const POLLIN = 1;
+const POLLOUT = 4;
 
-async function readable(fd: number): Promise<void> {
-  const pollfd = new Int32Array([fd, POLLIN]);
-  check(await libc().pollAsync(pollfd, 1, -1), "poll");
+/** Waits until something can be done; false when it took too long. */
+async function ready(
+  fd: number,
+  events: number,
+  timeoutMs: number,
+): Promise<boolean> {
+  const pollfd = new Int32Array([fd, events]);
+  return check(await libc().pollAsync(pollfd, 1, timeoutMs), "poll") > 0;
 }
 
 async function serveFd(fd: number, serve: Serve): Promise<void> {
@@ -191,7 +233,7 @@ async function serveFd(fd: number, serve: Serve): Promise<void> {
   async function* input(): AsyncGenerator<Uint8Array> {
     const buffer = new Uint8Array(READ_BYTES);
     for (;;) {
-      await readable(fd);
+      if (!await ready(fd, POLLIN, IDLE_MS)) return;
       const n = libc().recv(fd, buffer, buffer.length, 0);
       if (n <= 0) return;
       yield buffer.slice(0, n);
@@ -200,19 +242,20 @@ async function serveFd(fd: number, serve: Serve): Promise<void> {
   try {
     await serve({
       input: input(),
-      write(text: string): Promise<void> {
+      async write(text: string): Promise<void> {
         const bytes = encoder.encode(text);
         const c = libc();
         for (let at = 0; at < bytes.length;) {
           const rest = bytes.subarray(at);
           const n = c.send(fd, rest, rest.length, MSG_NOSIGNAL);
-          if (n < 0) throw new Deno.errors.BrokenPipe("the client went away");
-          at += n;
+          if (n >= 0) at += n;
+          else if (
+            errno() !== ERRNO.EAGAIN || !await ready(fd, POLLOUT, IDLE_MS)
+          ) throw new Deno.errors.BrokenPipe("the client went away");
         }
-        return Promise.resolve();
       },
     });
   } finally {
-    bug(libc().close(fd) === 0, "a connection is closed once");
+    closeDescriptor(fd);
   }
 }

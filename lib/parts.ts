@@ -26,10 +26,14 @@ export interface PartsOptions {
   readonly fillRandom: FillRandom;
   /** Wall clock in ms since the epoch. */
   readonly wallMs: () => number;
+  /** Time for the timestamp of an initiation, in ms since the epoch. */
+  readonly timestampMs: () => number;
   /** Boot time in ms. */
   readonly nowMs: number;
   /** Uniform in [0, 1). */
   readonly random: () => number;
+  /** 32 bytes where the private key is kept. */
+  readonly privateKeyRoom?: Uint8Array;
   readonly actions: TimerActions;
 }
 
@@ -80,7 +84,15 @@ export function makeParts(options: PartsOptions): Parts {
     indices,
     pool: new Pool(arena, layout.sessions, SESSION.WORDS, limits.sessions),
   });
-  const noise = new Noise({ arena, sessions, indices, publicKeys, keypairs });
+  const { privateKeyRoom } = options;
+  const noise = new Noise({
+    arena,
+    sessions,
+    indices,
+    publicKeys,
+    keypairs,
+    privateKeyRoom,
+  });
   const cookies = new Cookies({ arena, indices });
   const limiter = new RateLimiter(arena, random16());
   const { actions, random, nowMs } = options;
@@ -96,6 +108,7 @@ export function makeParts(options: PartsOptions): Parts {
     commands,
     counters: new Counters(arena, THREAD_CONTROL),
     wallMs: options.wallMs,
+    timestampMs: options.timestampMs,
   });
   const peers = new Peers({
     arena,

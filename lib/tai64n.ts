@@ -40,6 +40,29 @@ export function stamp(wall: number | Timespec): Uint8Array<ArrayBuffer> {
   return timestamp;
 }
 
+/**
+ * The time to stamp: the wall clock, but never slower than boot time. A peer
+ * refuses a timestamp that is not greater than the last, so a clock that is set
+ * back, or that a machine without a battery lost, must not show in them.
+ */
+export class Timestamps {
+  #lastMs: number;
+  #lastBootMs = Infinity;
+
+  /** @param floorMs no timestamp before it */
+  constructor(floorMs = -Infinity) {
+    this.#lastMs = floorMs;
+  }
+
+  /** Time for a timestamp, in ms since the epoch, at a wall clock and boot time. */
+  at(wallMs: number, bootMs: number): number {
+    const passedMs = Math.max(0, bootMs - this.#lastBootMs);
+    this.#lastMs = Math.max(wallMs, this.#lastMs + passedMs);
+    this.#lastBootMs = bootMs;
+    return this.#lastMs;
+  }
+}
+
 /** Negative, zero or positive as `a` is before, at or after `b`: bytewise, as the kernel. */
 export function compare(a: Uint8Array, b: Uint8Array): number {
   for (let i = 0; i < TIMESTAMP_LEN; i++) {

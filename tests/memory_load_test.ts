@@ -19,10 +19,15 @@ import {
 
 const STRANGER = "198.51.100.7:4242";
 
-/** Puts `count` messages that are dropped for their mac1 into b's ring. */
-function fillRing({ network, b }: Pair, count: number): void {
+/**
+ * Puts `count` messages that are dropped for their mac1 into b's ring.
+ *
+ * @param mac2 whether they have one, which is wrong, too
+ */
+function fillRing({ network, b }: Pair, count: number, mac2 = false): void {
   const bytes = new Uint8Array(148);
   bytes[0] = INITIATION;
+  if (mac2) bytes[147] = 1;
   const junk = { from: STRANGER, to: b.address, ds: 0, sticky: false, bytes };
   for (let i = 0; i < count; i++) b.incoming.push(junk);
   while (b.incoming.length > 0) b.inbound.pump(network.nowMs);
@@ -313,7 +318,7 @@ Deno.test("a full ring drops and counts what comes, and data is not held up", ()
   const pair = makePair();
   const { network, a, b } = pair;
   exchange(pair);
-  fillRing(pair, 4_096 + 100);
+  fillRing(pair, 4_096 + 100, true);
   assertEquals(b.counters(), { rx_handshake_queue_full: 100 });
   const packet = sendAtoB(pair);
   assertEquals(b.delivered.at(-1), packet);
@@ -323,11 +328,38 @@ Deno.test("a full ring drops and counts what comes, and data is not held up", ()
   closeAll(a, b);
 });
 
+Deno.test("messages without a cookie fill half of the ring, and those with one pass", () => {
+  const pair = makePair();
+  const { network, a, b } = pair;
+  fillRing(pair, 700);
+  sendAtoB(pair);
+  assertEquals(network.types(), [INITIATION, COOKIE_REPLY]);
+  network.advance(4_900);
+  fillRing(pair, 3_000);
+  const shed = 3_000 - 2_048;
+  assertEquals(b.counters().rx_handshake_shed, shed);
+  // A first message has no place now; the repetition with the cookie has.
+  const late = { ...sentBy(a, INITIATION)[0] };
+  b.incoming.push(late);
+  b.inbound.pump(network.nowMs);
+  assertEquals(b.counters().rx_handshake_shed, shed + 1);
+  network.advance(500);
+  assertEquals(network.types(2), [INITIATION, RESPONSE, DATA]);
+  // Nor do cookie replies need a cookie: it takes one to answer one.
+  fillRing(pair, 2_100);
+  const reply = new Uint8Array(64);
+  reply[0] = COOKIE_REPLY;
+  b.incoming.push({ ...late, bytes: reply });
+  network.settle();
+  assertEquals(b.counters().handshake_refused_cookie_reply, 1);
+  closeAll(a, b);
+});
+
 Deno.test("data passes in between the handshakes of a flood", () => {
   const pair = makePair();
   const { network, b } = pair;
   exchange(pair);
-  fillRing(pair, 4_000);
+  fillRing(pair, 4_000, true);
   b.delivered.length = 0;
   const order: number[] = [];
   const waiting = (device: MemoryDevice): number =>
