@@ -19,7 +19,7 @@ import type { Log } from "./log.ts";
 import { DEFAULT_MTU, PRIVATE_KEY_LEN } from "./messages.ts";
 import { Waker } from "./queueing.ts";
 import { Suspends } from "./suspends.ts";
-import { closeDescriptor, descriptorsOpen } from "./sys/descriptors.ts";
+import { descriptorsOpen } from "./sys/descriptors.ts";
 import { secretRoom } from "./sys/harden.ts";
 import { bootMs, libc, suspendedMs, wallMs } from "./sys/libc.ts";
 import { setMtu } from "./sys/link.ts";

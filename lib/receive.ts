@@ -435,9 +435,13 @@ export class Inbound {
     if (ds !== 0 && !ecnDecapsulate(u8, at, ds)) {
       this.#counters.add(COUNT.rx_ecn_mismatch);
     }
-    const lost = this.#coalescer?.add(at, inner) ??
-      (tun.write(at, inner) === 0 ? 0 : 1);
-    if (lost > 0) this.#counters.add(COUNT.rx_tun_write_failed, lost);
+    if (this.#coalescer !== undefined) {
+      // What is lost may be packets that came before this one.
+      const lost = this.#coalescer.add(at, inner);
+      if (lost > 0) this.#counters.add(COUNT.rx_tun_write_failed, lost);
+    } else if (tun.write(at, inner) !== 0) {
+      return this.#counters.add(COUNT.rx_tun_write_failed);
+    }
     this.#accountReceived(peerWord, length + DATA_OVERHEAD);
   }
 
