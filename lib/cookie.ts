@@ -49,6 +49,9 @@ const SOCKADDR_PORT = 2;
 const ADDRESS_LEN = 16;
 const PORT_LEN = 2;
 
+/** Nonces of cookie replies that are made together. */
+const NONCES_AT_ONCE = 64;
+
 /** Outcome of {@link Cookies.validateMacs}. */
 export const MAC_STATE = {
   /** Drop the message. */
@@ -76,6 +79,9 @@ export class Cookies {
   readonly #randomBytes: (lengthBytes: number) => Uint8Array;
   #secret: Uint8Array = new Uint8Array(HASH_LEN);
   #secretBirthMs = -Infinity;
+  /** Nonces for replies, and how many of them are used. */
+  readonly #nonces: Uint8Array[] = [];
+  #noncesUsed = NONCES_AT_ONCE;
   /** Address and port that a cookie is made of; those of IPv4 are its end. */
   readonly #source = new Uint8Array(ADDRESS_LEN + PORT_LEN);
   readonly #source4 = this.#source.subarray(MAPPED_PREFIX_LEN);
@@ -141,7 +147,7 @@ export class Cookies {
     if (this.#cookieKey === null) return false;
     const mac1At = mac1Offset(message);
     const mac1 = message.subarray(mac1At, mac1At + MAC_LEN);
-    const nonce = this.#randomBytes(COOKIE_NONCE_LEN);
+    const nonce = this.#nextNonce();
     const cookie = this.#makeCookie(endpointWord, nowMs);
     const sealed = sealCookie(this.#cookieKey, nonce, cookie, mac1);
     wipe(cookie);
@@ -154,6 +160,19 @@ export class Cookies {
     dst.set(nonce, COOKIE_REPLY.nonce);
     dst.set(sealed, COOKIE_REPLY.encryptedCookie);
     return true;
+  }
+
+  /** A nonce that was not used yet. */
+  #nextNonce(): Uint8Array {
+    if (this.#noncesUsed === NONCES_AT_ONCE) {
+      const random = this.#randomBytes(NONCES_AT_ONCE * COOKIE_NONCE_LEN);
+      for (let i = 0; i < NONCES_AT_ONCE; i++) {
+        const at = i * COOKIE_NONCE_LEN;
+        this.#nonces[i] = random.subarray(at, at + COOKIE_NONCE_LEN);
+      }
+      this.#noncesUsed = 0;
+    }
+    return this.#nonces[this.#noncesUsed++];
   }
 
   /**

@@ -63,6 +63,11 @@ export class Handshakes {
   readonly #incoming: MessageRing;
   readonly #outgoing: MessageRing;
   #lastUnderLoadMs = -Infinity;
+  // In a flood, to make an array for each message would be half of the work.
+  readonly #initiation = new Uint8Array(INITIATION.end);
+  readonly #response = new Uint8Array(RESPONSE.end);
+  readonly #cookieReply = new Uint8Array(COOKIE_REPLY.end);
+  readonly #reply = new Uint8Array(COOKIE_REPLY.end);
 
   constructor(options: HandshakesOptions) {
     this.#o = options;
@@ -95,12 +100,22 @@ export class Handshakes {
   consumeNext(nowMs: number): number {
     const entry = this.#incoming.peek();
     if (entry === 0) return CONSUMED.NOTHING;
-    const length = this.#arena.u32[entry + MESSAGE_ENTRY.LENGTH];
+    const { u8 } = this.#arena;
     const from = (entry + MESSAGE_ENTRY.MESSAGE) * 4;
-    const message = this.#arena.u8.slice(from, from + length);
+    const message = this.#room(u8[from]);
+    for (let i = 0; i < message.length; i++) message[i] = u8[from + i];
     const work = this.#consume(message, entry + MESSAGE_ENTRY.ENDPOINT, nowMs);
     this.#incoming.release();
     return work;
+  }
+
+  /** Where a message of this type is handled; inbound has looked at its length. */
+  #room(type: number): Uint8Array {
+    return type === MESSAGE_INITIATION
+      ? this.#initiation
+      : type === MESSAGE_COOKIE_REPLY
+      ? this.#cookieReply
+      : this.#response;
   }
 
   /** Drops all waiting messages: the interface goes down. */
@@ -243,13 +258,13 @@ export class Handshakes {
 
   #sendCookieReply(message: Uint8Array, to: number, nowMs: number): void {
     const { cookies, counters } = this.#o;
-    const reply = new Uint8Array(COOKIE_REPLY.end);
+    const reply = this.#reply;
     if (!cookies.createCookieReply(reply, message, to, nowMs)) return;
     const entry = this.#outgoing.reserve();
     if (entry === 0) return counters.add(COUNT.handshake_messages_dropped);
     const { i32 } = this.#arena;
     const at = entry + MESSAGE_ENTRY.ENDPOINT;
-    i32.copyWithin(at, to, to + ENDPOINT.WORDS);
+    for (let w = 0; w < ENDPOINT.WORDS; w++) i32[at + w] = i32[to + w];
     this.#publish(entry, 0, reply, 0);
     counters.add(COUNT.cookie_replies_sent);
   }
@@ -269,7 +284,8 @@ export class Handshakes {
     i32[entry + MESSAGE_ENTRY.LENGTH] = message.length;
     i32[entry + MESSAGE_ENTRY.PEER] = peer;
     i32[entry + MESSAGE_ENTRY.DS] = ds;
-    u8.set(message, (entry + MESSAGE_ENTRY.MESSAGE) * 4);
+    const to = (entry + MESSAGE_ENTRY.MESSAGE) * 4;
+    for (let i = 0; i < message.length; i++) u8[to + i] = message[i];
     this.#outgoing.publish();
   }
 }
