@@ -251,10 +251,10 @@ export class AllowedIps extends AllowedIpsReader {
     return false;
   }
 
-  /** Takes all prefixes from `peer`; returns how many it had. */
-  removeByPeer(peer: number): number {
+  /** Takes all prefixes, `limit` at most, from `peer`; returns how many. */
+  removeByPeer(peer: number, limit = Infinity): number {
     let count = 0;
-    for (let node = this.first(peer); node !== 0; node = this.first(peer)) {
+    for (let node; count < limit && (node = this.first(peer)) !== 0;) {
       this.#removeNode(node);
       count++;
     }

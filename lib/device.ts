@@ -32,6 +32,7 @@ import {
   wallMs,
 } from "./sys/libc.ts";
 import { LinkWatch } from "./sys/link.ts";
+import { nextTurn } from "./sys/turn.ts";
 import { adoptTun, createTun, type TunHandle, tunName } from "./tun.ts";
 import { serveUapi, type UapiConnection } from "./uapi.ts";
 import { type SocketSettings, UapiDevice } from "./uapi_device.ts";
@@ -179,6 +180,7 @@ export class Device implements SocketSettings {
         HEADER.OUTBOUND_SLEEPS,
         () => this.#signal(0),
       ),
+      more: () => this.#wakeControl(),
     });
     this.#cleanup.adopt(undo.move(), (stack) => stack.dispose());
   }
@@ -220,7 +222,6 @@ export class Device implements SocketSettings {
   #listen(): Promise<UapiServer> {
     const uapi = new UapiDevice(this.#control, this);
     const serve = async (connection: UapiConnection): Promise<void> => {
-      using _hold = this.#control.peers.hold();
       await serveUapi(connection, uapi, uapi);
       this.#wakeControl();
     };
@@ -305,7 +306,7 @@ export class Device implements SocketSettings {
       if (worked) {
         Atomics.store(i32, HEADER.CONTROL_SLEEPS, 0);
         // Others have their turn: UAPI clients and signals.
-        await new Promise((resolve) => setTimeout(resolve, 0));
+        await nextTurn();
         continue;
       }
       const wait = Atomics.waitAsync(
@@ -350,6 +351,7 @@ export class Device implements SocketSettings {
     this.#arena.i32[HEADER.MTU] = state.mtu;
     if (state.up === (this.#arena.i32[HEADER.UP] === 1)) return;
     if (state.up) {
+      await this.#control.settled();
       const sockets = this.#openSockets(this.#port);
       // Up in the same turn: what comes in at once must find control awake.
       await this.#replaceSockets(sockets, () => this.#control.up());

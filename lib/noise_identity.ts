@@ -14,6 +14,7 @@ import { clamp, publicKey, sharedSecret } from "./crypto/x25519.ts";
 import { PUBLIC_KEY_LEN, SYMMETRIC_KEY_LEN } from "./messages.ts";
 import {
   PEER,
+  PEER_FLAG_IDENTITY,
   PEER_FLAG_LOW_ORDER,
   PEER_FLAG_STATIC_STATIC,
 } from "./records.ts";
@@ -23,6 +24,8 @@ export class StaticIdentity {
   readonly #arena: Arena;
   #privateKey: Uint8Array | null = null;
   #publicKey: Uint8Array | null = null;
+  /** What PEER_FLAG_IDENTITY is for peers that know of the present keys. */
+  #flag = 0;
 
   constructor(arena: Arena) {
     this.#arena = arena;
@@ -38,19 +41,30 @@ export class StaticIdentity {
     return this.#publicKey;
   }
 
-  /** Changes the keys; the caller calls `forgetStaticStatic` for each peer. */
+  /**
+   * Changes the keys; the caller calls `forgetStaticStatic` for each peer, by and
+   * by, but before a peer's next handshake and before the next change.
+   */
   set(privateKey: Uint8Array | null): void {
     const previous = this.#privateKey;
     this.#privateKey = privateKey && clamp(privateKey.slice());
     this.#publicKey = this.#privateKey && publicKey(this.#privateKey);
     if (previous !== null) wipe(previous);
+    this.#flag ^= PEER_FLAG_IDENTITY;
+  }
+
+  /** Whether the peer may have keys that were derived from a private key before. */
+  outdated(peer: number): boolean {
+    const flags = this.#arena.u32[this.#arena.peer(peer) + PEER.FLAGS];
+    return (flags & PEER_FLAG_IDENTITY) !== this.#flag;
   }
 
   /** Wipes what was derived from the peer's public key and the private key before. */
   forgetStaticStatic(peer: number): void {
     const at = this.#arena.peer(peer);
-    this.#arena.u32[at + PEER.FLAGS] &=
-      ~(PEER_FLAG_STATIC_STATIC | PEER_FLAG_LOW_ORDER);
+    const flags = this.#arena.u32[at + PEER.FLAGS] & ~(PEER_FLAG_STATIC_STATIC |
+      PEER_FLAG_LOW_ORDER | PEER_FLAG_IDENTITY);
+    this.#arena.u32[at + PEER.FLAGS] = flags | this.#flag;
     this.#arena.zero(at + PEER.STATIC_STATIC, SYMMETRIC_KEY_LEN / 4);
   }
 

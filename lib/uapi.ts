@@ -13,7 +13,7 @@ import { UapiSetParser } from "./uapi_set.ts";
 import type { UapiSink } from "./uapi_set.ts";
 
 export { formatGet } from "./uapi_get.ts";
-export type { UapiEndpoint, UapiSource } from "./uapi_get.ts";
+export type { UapiEndpoint, UapiPeerWalk, UapiSource } from "./uapi_get.ts";
 export {
   LineSplitter,
   LineTooLongError,
@@ -36,6 +36,7 @@ type Operation = "none" | "set" | "get";
 class Session {
   readonly #write: (text: string) => Promise<void>;
   readonly #source: UapiSource;
+  readonly #sink: UapiSink;
   readonly #set: UapiSetParser;
   readonly #lines = new LineSplitter();
   #operation: Operation = "none";
@@ -47,14 +48,18 @@ class Session {
     source: UapiSource,
   ) {
     this.#write = (text) => connection.write(text);
+    this.#sink = sink;
     this.#set = new UapiSetParser(sink);
     this.#source = source;
   }
 
   /** Handles a piece of input; false when the connection is to be closed. */
   async handle(chunk: Uint8Array): Promise<boolean> {
-    this.#set.resume();
     this.#lines.push(chunk);
+    if (this.#operation === "set") {
+      await this.#settled();
+      this.#set.resume();
+    }
     for (;;) {
       let line: string | null;
       try {
@@ -78,13 +83,19 @@ class Session {
     if (this.#operation === "set") await this.#finish();
   }
 
+  /** Waits until nobody else's change of many peers is under way. */
+  async #settled(): Promise<void> {
+    for (let busy; (busy = this.#sink.settled()) !== undefined;) await busy;
+  }
+
   /** A promise only where there is something to wait for: lines are many. */
   #line(line: string): boolean | Promise<boolean> {
     if (this.#operation === "none") {
       if (line !== "set=1" && line !== "get=1") return false;
       this.#operation = line === "set=1" ? "set" : "get";
       this.#getErrno = 0;
-      return true;
+      if (line === "get=1" || this.#sink.settled() === undefined) return true;
+      return this.#settled().then(() => true);
     }
     if (line === "") return this.#finish().then(() => true);
     if (this.#operation === "get") {
@@ -92,7 +103,11 @@ class Session {
       return true;
     }
     const errno = this.#set.line(line);
-    return typeof errno === "number" ? true : errno.then(() => true);
+    if (typeof errno === "number") return true;
+    return errno.then(() => this.#settled()).then(() => {
+      this.#set.resume();
+      return true;
+    });
   }
 
   async #finish(): Promise<void> {

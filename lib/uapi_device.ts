@@ -6,7 +6,12 @@
  */
 import type { Control } from "./control.ts";
 import { cString, ERRNO, errno, libc, SysError } from "./sys/libc.ts";
-import type { UapiEndpoint, UapiSink, UapiSource } from "./uapi.ts";
+import type {
+  UapiEndpoint,
+  UapiPeerWalk,
+  UapiSink,
+  UapiSource,
+} from "./uapi.ts";
 
 const IF_NAMESIZE = 16;
 
@@ -34,10 +39,9 @@ export class UapiDevice implements UapiSink, UapiSource {
 
   // ---- set ----------------------------------------------------------------
 
-  setPrivateKey(key: Uint8Array): number {
+  setPrivateKey(key: Uint8Array): number | Promise<number> {
     const none = key.every((byte) => byte === 0);
-    this.#control.setPrivateKey(none ? null : key);
-    return 0;
+    return this.#control.setPrivateKey(none ? null : key)?.then(() => 0) ?? 0;
   }
 
   async setListenPort(port: number): Promise<number> {
@@ -58,8 +62,12 @@ export class UapiDevice implements UapiSink, UapiSource {
     }
   }
 
-  replacePeers(): void {
-    this.#control.removeAllPeers();
+  settled(): Promise<void> | undefined {
+    return this.#control.settled();
+  }
+
+  replacePeers(): Promise<void> | undefined {
+    return this.#control.removeAllPeers();
   }
 
   findPeer(publicKey: Uint8Array): number {
@@ -71,8 +79,8 @@ export class UapiDevice implements UapiSink, UapiSource {
     return peer < 0 ? -ERRNO.ENOMEM : peer;
   }
 
-  removePeer(peer: number): void {
-    this.#control.removePeer(peer);
+  removePeer(peer: number): Promise<void> | undefined {
+    return this.#control.removePeer(peer);
   }
 
   setPresharedKey(peer: number, key: Uint8Array): void {
@@ -93,8 +101,8 @@ export class UapiDevice implements UapiSink, UapiSource {
     this.#control.setPersistentKeepalive(peer, seconds);
   }
 
-  replaceAllowedIps(peer: number): void {
-    this.#control.allowedIps.removeByPeer(peer);
+  replaceAllowedIps(peer: number): Promise<void> | undefined {
+    return this.#control.removeAllowedIps(peer);
   }
 
   addAllowedIp(peer: number, address: Uint8Array, cidr: number): number {
@@ -129,8 +137,8 @@ export class UapiDevice implements UapiSink, UapiSource {
     return this.#sockets.fwmark;
   }
 
-  nextPeer(peer: number): number {
-    return this.#control.peers.next(peer);
+  walk(): UapiPeerWalk {
+    return this.#control.peers.walk();
   }
 
   publicKey(peer: number): Uint8Array {

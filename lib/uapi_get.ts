@@ -20,6 +20,14 @@ export interface UapiEndpoint {
   readonly scope: number;
 }
 
+/** A walk over the peers of a device, which may change meanwhile. */
+export interface UapiPeerWalk extends Disposable {
+  /** Handle of the present peer; 0 after the last. It goes on when it is removed. */
+  readonly peer: number;
+  /** Goes on to the next. */
+  advance(): void;
+}
+
 /**
  * The device as `get=1` reads it. A peer's accessors are called in one go, with
  * nothing in between; but between peers the reader may wait for the client,
@@ -32,11 +40,8 @@ export interface UapiSource {
   listenPort(): number;
   /** 0: none. */
   fwmark(): number;
-  /**
-   * The handle of the peer after `peer`, of the first for 0; 0 after the last.
-   * `peer` may have been removed since it was returned.
-   */
-  nextPeer(peer: number): number;
+  /** Begins a walk over the peers that there are now. */
+  walk(): UapiPeerWalk;
   /** 32 bytes. */
   publicKey(peer: number): Uint8Array;
   /** 32 bytes, all zeros if there is none. */
@@ -98,13 +103,11 @@ export function* formatGet(source: UapiSource): Generator<string> {
     full.push(text);
     text = "";
   };
-  for (
-    let peer = source.nextPeer(0);
-    peer !== 0;
-    peer = source.nextPeer(peer)
-  ) {
+  using walk = source.walk();
+  for (let peer; (peer = walk.peer) !== 0;) {
     text += peerHead(source, peer);
     source.allowedIps(peer, addAllowedIp);
+    walk.advance();
     yield* full;
     full.length = 0;
     if (text.length >= CHUNK_LENGTH) {

@@ -95,10 +95,12 @@ for (const [initiator, before, after] of INSERTIONS) {
 }
 
 Deno.test("a next keypair that is confirmed counts as current when another comes", () => {
-  for (const [initiator, after] of [
-    [false, ["n", "", "x"]],
-    [true, ["x", "n", ""]],
-  ] as const) {
+  for (
+    const [initiator, after] of [
+      [false, ["n", "", "x"]],
+      [true, ["x", "n", ""]],
+    ] as const
+  ) {
     const [device, names] = prepare(["c", "p", "n"]);
     const next = device.slots(PEER_NUMBER)[2];
     device.arena.i32[device.arena.keypair(next) + KEYPAIR.CONFIRMED] = 1;

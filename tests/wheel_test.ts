@@ -42,14 +42,7 @@ class Model {
 
   advance(nowMs: number): void {
     this.nowMs = nowMs;
-    this.wheel.advance(nowMs, (session) => {
-      const deadlineMs = this.deadlines.get(session);
-      assert(deadlineMs !== undefined, "only what was set is visited");
-      if (deadlineMs > nowMs) return this.wheel.set(session, deadlineMs);
-      this.deadlines.delete(session);
-      this.fired.push({ session, deadlineMs });
-      this.onFire(session);
-    });
+    while (this.wheel.advance(nowMs, (session) => this.#visit(session), 7));
     for (const [session, deadlineMs] of this.deadlines) {
       assert(
         deadlineMs + TICK_MS > nowMs,
@@ -57,6 +50,19 @@ class Model {
       );
     }
     assertEquals(this.wheel.count, this.deadlines.size);
+  }
+
+  #visit(session: number): number {
+    const deadlineMs = this.deadlines.get(session);
+    assert(deadlineMs !== undefined, "only what was set is visited");
+    if (deadlineMs > this.nowMs) {
+      this.wheel.set(session, deadlineMs);
+      return 1;
+    }
+    this.deadlines.delete(session);
+    this.fired.push({ session, deadlineMs });
+    this.onFire(session);
+    return 3;
   }
 
   /** Asserts that sleeping as told misses nothing by more than a tick. */
