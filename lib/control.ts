@@ -8,7 +8,7 @@
  */
 import type { AllowedIps } from "./allowedips.ts";
 import { type Arena, HEADER } from "./arena.ts";
-import { constantTimeEqual, wipe } from "./crypto/bytes.ts";
+import { constantTimeEqual } from "./crypto/bytes.ts";
 import { publicKey } from "./crypto/x25519.ts";
 import { clearSource, fillEndpoint, writeEndpoint } from "./endpoint.ts";
 import {
@@ -297,7 +297,7 @@ export class Control extends PeerFields {
     const { i32 } = this.#arena;
     const at = this.#arena.peer(peer);
     const asked = Atomics.exchange(i32, at + PEER.HANDSHAKE_ASKED, 0) !== 0;
-    if (asked || i32[at + PEER.STAGED_COUNT] !== 0) {
+    if (asked || Atomics.load(i32, at + PEER.STAGED_COUNT) !== 0) {
       this.#p.commands.post(peer, COMMAND_FLUSH);
     }
   }
@@ -380,8 +380,7 @@ export class Control extends PeerFields {
    * undefined if none does
    */
   setPrivateKey(key: Uint8Array | null): Promise<void> | undefined {
-    const present = this.privateKey;
-    if (key === null ? present === null : this.#isPresent(key)) return;
+    if (this.#p.noise.identity.isPrivateKey(key)) return;
     // Each peer has to have left the key before this one.
     this.#changes.finish();
     if (key !== null) {
@@ -389,18 +388,6 @@ export class Control extends PeerFields {
       if (own !== 0) this.removePeer(own);
     }
     return this.#setIdentity(key);
-  }
-
-  /** Whether `key`, clamped, is the present private key. */
-  #isPresent(key: Uint8Array): boolean {
-    const present = this.privateKey;
-    if (present === null) return false;
-    const clamped = key.slice();
-    clamped[0] &= 248;
-    clamped[31] = (clamped[31] & 127) | 64;
-    const same = constantTimeEqual(clamped, present);
-    wipe(clamped);
-    return same;
   }
 
   #setIdentity(key: Uint8Array | null): Promise<void> | undefined {
@@ -486,7 +473,10 @@ export class Control extends PeerFields {
 
   /** Called at the end of a change of the peer: what is staged may go now. */
   peerDone(peer: number): void {
-    if (this.#up) this.#command(peer, COMMAND_FLUSH);
+    const word = this.#arena.peer(peer) + PEER.STAGED_COUNT;
+    if (this.#up && Atomics.load(this.#arena.i32, word) !== 0) {
+      this.#command(peer, COMMAND_FLUSH);
+    }
   }
 
   /** Forgets all sticky sources: the port or mark changed. */

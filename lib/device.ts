@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { Arena, type ArenaLimits, DEFAULT_LIMITS, HEADER } from "./arena.ts";
+import { Arena, type ArenaLimits, HEADER } from "./arena.ts";
 import { Control, type ObjectCounts } from "./control.ts";
 import { type CounterName, readCounters } from "./counters.ts";
 import { chooseAead, type ChosenAead } from "./aead_choice.ts";
@@ -145,7 +145,7 @@ export class Device implements SocketSettings {
     this.name = this.#tun.name;
     this.#links = new LinkWatch();
     undo.defer(() => this.#links.close());
-    this.#arena = new Arena(options.limits ?? DEFAULT_LIMITS);
+    this.#arena = Arena.reserve(options.limits);
     this.#arena.i32.fill(
       -1,
       HEADER.SOCKET_FD,

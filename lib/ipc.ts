@@ -7,14 +7,17 @@
  */
 import { bug } from "./assert.ts";
 import { check, ERRNO, errno, libc, SysError } from "./sys/libc.ts";
+import { nextTurn } from "./sys/turn.ts";
 import type { UapiConnection } from "./uapi.ts";
 import { UAPI_DIRECTORY } from "./uapi_client.ts";
 
 /** Clients served at a time; more wait. */
 const CONNECTIONS_MAX = 64;
+const WRITE_BYTES = 128 * 1024;
 const DIRECTORY_MODE = 0o755;
 const SOCKET_UMASK = 0o077;
-const READ_BYTES = 64 * 1024;
+/** What is read, and so handled in one go, at a time: about 1 ms of work. */
+const READ_BYTES = 16 * 1024;
 
 /** Path of the socket of interface `name`. */
 export function uapiPath(name: string): string {
@@ -110,21 +113,46 @@ async function serveConnection(
   serve: Serve,
   report: (error: unknown) => void,
 ): Promise<void> {
-  const encoder = new TextEncoder();
+  async function* input(): AsyncGenerator<Uint8Array> {
+    const buffer = new Uint8Array(READ_BYTES);
+    for (let n; (n = await connection.read(buffer)) !== null;) {
+      yield buffer.subarray(0, n);
+      // Reading does not wait while there is something to read.
+      await nextTurn();
+    }
+  }
+  const output = new Output((bytes) => connection.write(bytes));
   try {
-    await serve({
-      input: connection.readable,
-      async write(text: string): Promise<void> {
-        const bytes = encoder.encode(text);
-        for (let at = 0; at < bytes.length;) {
-          at += await connection.write(bytes.subarray(at));
-        }
-      },
-    });
+    await serve({ input: input(), write: (text) => output.write(text) });
   } catch (error) {
     if (!isDisconnect(error)) report(error);
   } finally {
     closeQuietly(connection);
+  }
+}
+
+/** Text to a client as fast as it takes it, others having their turn between. */
+class Output {
+  readonly #encoder = new TextEncoder();
+  readonly #send: (bytes: Uint8Array) => Promise<number>;
+  #buffer = new Uint8Array(WRITE_BYTES);
+
+  /** @param send sends some of the bytes; resolves with how many */
+  constructor(send: (bytes: Uint8Array) => Promise<number>) {
+    this.#send = send;
+  }
+
+  async write(text: string): Promise<void> {
+    // UTF-8 takes three bytes a unit of text at most.
+    if (this.#buffer.length < 3 * text.length) {
+      this.#buffer = new Uint8Array(3 * text.length);
+    }
+    const { written } = this.#encoder.encodeInto(text, this.#buffer);
+    for (let at = 0; at < written;) {
+      at += await this.#send(this.#buffer.subarray(at, written));
+    }
+    // Sending does not wait while there is room in the socket.
+    await nextTurn();
   }
 }
 
@@ -158,7 +186,7 @@ export function serveUapiFd(
   let open = true;
   const accepting = (async (): Promise<void> => {
     while (open) {
-      await readable(fd);
+      await ready(fd, POLLIN);
       const client = libc().accept4(fd, null, null, SOCK_CLOEXEC);
       if (client < 0) {
         if (errno() === ERRNO.EAGAIN || errno() === ERRNO.EINTR) continue;
@@ -179,39 +207,43 @@ export function serveUapiFd(
 
 const SOCK_CLOEXEC = 0x80000;
 const MSG_NOSIGNAL = 0x4000;
+const MSG_DONTWAIT = 0x40;
 const POLLIN = 1;
+const POLLOUT = 4;
 
-async function readable(fd: number): Promise<void> {
-  const pollfd = new Int32Array([fd, POLLIN]);
+/** Waits until the descriptor is readable, or writable. */
+async function ready(fd: number, events: number): Promise<void> {
+  const pollfd = new Int32Array([fd, events]);
   check(await libc().pollAsync(pollfd, 1, -1), "poll");
 }
 
+/** Sends what there is room for; waits for some. */
+async function sendSome(fd: number, bytes: Uint8Array): Promise<number> {
+  for (;;) {
+    const flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+    const n = libc().send(fd, bytes, bytes.length, flags);
+    if (n >= 0) return n;
+    if (errno() !== ERRNO.EAGAIN && errno() !== ERRNO.EINTR) {
+      throw new Deno.errors.BrokenPipe("the client went away");
+    }
+    await ready(fd, POLLOUT);
+  }
+}
+
 async function serveFd(fd: number, serve: Serve): Promise<void> {
-  const encoder = new TextEncoder();
   async function* input(): AsyncGenerator<Uint8Array> {
     const buffer = new Uint8Array(READ_BYTES);
     for (;;) {
-      await readable(fd);
+      await ready(fd, POLLIN);
       const n = libc().recv(fd, buffer, buffer.length, 0);
       if (n <= 0) return;
-      yield buffer.slice(0, n);
+      yield buffer.subarray(0, n);
+      await nextTurn();
     }
   }
+  const output = new Output((bytes) => sendSome(fd, bytes));
   try {
-    await serve({
-      input: input(),
-      write(text: string): Promise<void> {
-        const bytes = encoder.encode(text);
-        const c = libc();
-        for (let at = 0; at < bytes.length;) {
-          const rest = bytes.subarray(at);
-          const n = c.send(fd, rest, rest.length, MSG_NOSIGNAL);
-          if (n < 0) throw new Deno.errors.BrokenPipe("the client went away");
-          at += n;
-        }
-        return Promise.resolve();
-      },
-    });
+    await serve({ input: input(), write: (text) => output.write(text) });
   } finally {
     bug(libc().close(fd) === 0, "a connection is closed once");
   }

@@ -9,7 +9,7 @@
  * @module
  */
 import type { Arena } from "./arena.ts";
-import { wipe } from "./crypto/bytes.ts";
+import { constantTimeEqual, wipe } from "./crypto/bytes.ts";
 import { clamp, publicKey, sharedSecret } from "./crypto/x25519.ts";
 import { PUBLIC_KEY_LEN, SYMMETRIC_KEY_LEN } from "./messages.ts";
 import {
@@ -39,6 +39,17 @@ export class StaticIdentity {
   /** Public key, or null. Not a copy. */
   get publicKey(): Uint8Array | null {
     return this.#publicKey;
+  }
+
+  /** Whether `key`, clamped or not, is the present private key; null: none. */
+  isPrivateKey(key: Uint8Array | null): boolean {
+    if (key === null || this.#privateKey === null) {
+      return key === this.#privateKey;
+    }
+    const clamped = clamp(key.slice());
+    const same = constantTimeEqual(clamped, this.#privateKey);
+    wipe(clamped);
+    return same;
   }
 
   /**

@@ -1,0 +1,60 @@
+/**
+ * A device in this process with a meter on its control thread, for
+ * scale_bench.ts: the longest time for which one turn of the event loop kept
+ * everybody else waiting. Reads words from stdin and answers each with a line of
+ * JSON: `reset`, `report`, `end`.
+ *
+ *     deno run -A tests/bench/scale_device.ts NAME
+ *
+ * @module
+ */
+
+// deno-lint-ignore-file no-console
+
+import { createLog, Device } from "../../mod.ts";
+
+/** How often the meter looks. */
+const PERIOD_MS = 1;
+const NS_PER_MS = 1e6;
+
+/** The worst turn since the last reset. */
+interface Stalls {
+  /** Longest time between two looks. */
+  wallMs: number;
+  /** CPU time that this thread used between two looks: the machine's noise not. */
+  cpuMs: number;
+  /** Turns that used more than 5 ms of CPU. */
+  above5Ms: number;
+}
+
+/** CPU time of this thread. */
+function threadCpuMs(): number {
+  const text = Deno.readTextFileSync("/proc/thread-self/schedstat");
+  return Number(text.slice(0, text.indexOf(" "))) / NS_PER_MS;
+}
+
+let stalls: Stalls = { wallMs: 0, cpuMs: 0, above5Ms: 0 };
+let [lastMs, lastCpuMs] = [performance.now(), threadCpuMs()];
+setInterval(() => {
+  const [nowMs, cpuMs] = [performance.now(), threadCpuMs()];
+  stalls.wallMs = Math.max(stalls.wallMs, nowMs - lastMs);
+  stalls.cpuMs = Math.max(stalls.cpuMs, cpuMs - lastCpuMs);
+  if (cpuMs - lastCpuMs > 5) stalls.above5Ms++;
+  [lastMs, lastCpuMs] = [nowMs, cpuMs];
+}, PERIOD_MS);
+
+const [name] = Deno.args;
+const device = await Device.start({ name, log: createLog("error", name) });
+const decoder = new TextDecoder();
+console.log(JSON.stringify({ pid: Deno.pid }));
+for await (const bytes of Deno.stdin.readable) {
+  for (const word of decoder.decode(bytes).trim().split(/\s+/)) {
+    if (word === "end") {
+      await device.close();
+      console.log(JSON.stringify(device.objects()));
+      Deno.exit(0);
+    }
+    console.log(JSON.stringify({ ...stalls, ...device.objects() }));
+    if (word === "reset") stalls = { wallMs: 0, cpuMs: 0, above5Ms: 0 };
+  }
+}
