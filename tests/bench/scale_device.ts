@@ -52,7 +52,7 @@ for await (const bytes of Deno.stdin.readable) {
     if (word === "end") {
       await device.close();
       console.log(JSON.stringify(device.objects()));
-      Deno.exit(0);
+      Deno.exit();
     }
     console.log(JSON.stringify({ ...stalls, ...device.objects() }));
     if (word === "reset") stalls = { wallMs: 0, cpuMs: 0, above5Ms: 0 };
