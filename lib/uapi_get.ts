@@ -7,6 +7,8 @@
 import { toHex } from "./crypto/bytes.ts";
 import { formatCidr, formatSocketAddress } from "./ip.ts";
 
+/** What stands for no preshared key. */
+const NO_KEY = "0".repeat(64);
 /** Pieces are yielded once they are about this long. */
 const CHUNK_LENGTH = 32 * 1024;
 
@@ -70,8 +72,11 @@ function peerHead(source: UapiSource, peer: number): string {
   const handshakeMs = source.lastHandshakeMs(peer);
   const seconds = Math.floor(handshakeMs / 1000);
   const nanoseconds = Math.floor((handshakeMs - seconds * 1000) * 1e6);
+  const presharedKey = source.presharedKey(peer);
   let text = `public_key=${toHex(source.publicKey(peer))}\n` +
-    `preshared_key=${toHex(source.presharedKey(peer))}\n` +
+    `preshared_key=${
+      presharedKey.some((byte) => byte !== 0) ? toHex(presharedKey) : NO_KEY
+    }\n` +
     "protocol_version=1\n";
   if (endpoint) {
     const { address, port, scope } = endpoint;
