@@ -13,9 +13,8 @@
 
 import { setImmediate } from "node:timers";
 import { createLog, Device } from "../../mod.ts";
+import { threadCpuMs } from "./thread_clock.ts";
 
-const CLOCK_THREAD_CPUTIME_ID = 3;
-const NS_PER_MS = 1e6;
 const LONG_MS = 5;
 
 /** The worst turn since the last reset. */
@@ -26,19 +25,6 @@ interface Stalls {
   cpuMs: number;
   /** Turns that used more than 5 ms of CPU. */
   above5Ms: number;
-}
-
-const libc = Deno.dlopen("libc.so.6", {
-  // int, struct timespec *
-  clock_gettime: { parameters: ["i32", "buffer"], result: "i32" },
-});
-const timespec = new BigInt64Array(2);
-
-/** CPU time of this thread. */
-function threadCpuMs(): number {
-  const bytes = new Uint8Array(timespec.buffer);
-  libc.symbols.clock_gettime(CLOCK_THREAD_CPUTIME_ID, bytes);
-  return Number(timespec[0]) * 1000 + Number(timespec[1]) / NS_PER_MS;
 }
 
 let stalls: Stalls = { wallMs: 0, cpuMs: 0, above5Ms: 0 };
