@@ -3,7 +3,7 @@
  * longest prefix wins. Mirrors the kernel's `allowedips.c`. Nodes live in the
  * arena (`trieNodes`); a node with a peer is an allowed IP, a node without one
  * ("glue") forks and so has two children: never more than two nodes a prefix.
- * Control alone writes, both workers look up without locks: lib/allowedips_reader
+ * Control alone writes, both workers look up without locks: lib/allowedips_read
  * has how that goes together. Pure; reference §8.
  *
  * @module
@@ -19,14 +19,14 @@ import {
   ROOT_V6,
   VERSION_V4,
   VERSION_V6,
-} from "./allowedips_reader.ts";
+} from "./allowedips_read.ts";
 import { type Arena, Pool } from "./arena.ts";
 import { bug } from "./assert.ts";
 import type { Free, Grace } from "./epoch.ts";
 import { Hosts, keyOfWords } from "./hosts.ts";
 import { PEER } from "./records.ts";
 
-export { AllowedIpsReader } from "./allowedips_reader.ts";
+export { AllowedIpsReader } from "./allowedips_read.ts";
 
 /** Control's side: both tries and the peers' lists. */
 export class AllowedIps extends AllowedIpsReader {

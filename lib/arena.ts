@@ -11,6 +11,7 @@
  */
 import { bug } from "./assert.ts";
 import {
+  LANES_MAX,
   MAX_PEERS_PER_DEVICE,
   MAX_QUEUED_INCOMING_HANDSHAKES,
 } from "./messages.ts";
@@ -53,8 +54,6 @@ export const BATCH = 64;
 export const CHAINS = 256;
 /** Most packets of one direction that wait for a lane (kernel: MAX_QUEUED_PACKETS). */
 export const CRYPT_RING_PACKETS = 1024;
-/** Most lanes of a device. */
-export const LANES_MAX = 64;
 /** Slots for what is received: it keeps its slot until it is delivered. */
 export const RX_SLOTS = 128;
 

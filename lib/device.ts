@@ -33,10 +33,16 @@ import {
 } from "./sys/libc.ts";
 import { LinkWatch } from "./sys/link.ts";
 import { nextTurn } from "./sys/turn.ts";
-import { adoptTun, createTun, type TunHandle, tunName } from "./tun.ts";
+import {
+  adoptTun,
+  closeTun,
+  createTun,
+  type TunHandle,
+  tunName,
+} from "./tun.ts";
 import { serveUapi, type UapiConnection } from "./uapi.ts";
 import { type SocketSettings, UapiDevice } from "./uapi_device.ts";
-import { Lanes, startWorker } from "./workers.ts";
+import { Lanes, startWorker, within } from "./workers.ts";
 
 /** How datagrams are moved. */
 export type DatagramChoice = "batched" | "plain";
@@ -56,6 +62,8 @@ export interface DeviceOptions {
   readonly threads?: number;
   /** Workers that help the data threads to seal and open; 0: none. */
   readonly lanes?: number;
+  /** Queues of the TUN; ignored with `tunFd`. One unless told otherwise. */
+  readonly queues?: number;
   /** What seals and opens packets. */
   readonly crypto?: AeadChoice;
   /** How datagrams are moved. */
@@ -139,9 +147,13 @@ export class Device implements SocketSettings {
     this.#segments = offload === "auto" || offload === "udp";
     using undo = new DisposableStack();
     this.#tun = options.tunFd === undefined
-      ? createTun(options.name, offload === "auto" || offload === "tun")
+      ? createTun(
+        options.name,
+        offload === "auto" || offload === "tun",
+        options.queues ?? 1,
+      )
       : adoptTun(options.tunFd);
-    undo.defer(() => void libc().close(this.#tun.fd));
+    undo.defer(() => closeTun(this.#tun));
     this.name = this.#tun.name;
     this.#links = new LinkWatch();
     undo.defer(() => this.#links.close());
@@ -220,7 +232,11 @@ export class Device implements SocketSettings {
   }
 
   #listen(): Promise<UapiServer> {
-    const uapi = new UapiDevice(this.#control, this);
+    const uapi = new UapiDevice(this.#control, this, {
+      wake: () => this.#wakeControl(),
+      log: (line) => this.#log.verbose(line),
+    });
+    this.#cleanup.defer(() => uapi.close());
     const serve = async (connection: UapiConnection): Promise<void> => {
       await serveUapi(connection, uapi, uapi);
       this.#wakeControl();
@@ -261,7 +277,7 @@ export class Device implements SocketSettings {
         limits: this.#arena.limits,
         memory: this.#arena.memory,
         role,
-        tun: { fd: this.#tun.fd, offloads: this.#tun.offloads },
+        tun: { fds: this.#tun.fds, offloads: this.#tun.offloads },
         eventFd: this.#events[i],
         linkFd: this.#links.fd,
         crypto: this.#crypto,
@@ -305,16 +321,11 @@ export class Device implements SocketSettings {
       const worked = this.#controlTurn();
       if (worked) {
         Atomics.store(i32, HEADER.CONTROL_SLEEPS, 0);
-        // Others have their turn: UAPI clients and signals.
         await nextTurn();
         continue;
       }
-      const wait = Atomics.waitAsync(
-        i32,
-        HEADER.CONTROL_WAKE,
-        wake,
-        this.#control.sleepMs(),
-      );
+      const ms = this.#control.sleepMs();
+      const wait = Atomics.waitAsync(i32, HEADER.CONTROL_WAKE, wake, ms);
       if (wait.async) await wait.value;
     }
   }
@@ -343,7 +354,7 @@ export class Device implements SocketSettings {
 
   /** MTU, and sockets while the link is up. */
   async #takeLinkState(): Promise<void> {
-    const name = tunName(this.#tun.fd);
+    const name = tunName(this.#tun.fds[0]);
     if (name === undefined) return;
     // Moved to another namespace: it stays as it was.
     const state = this.#links.state(name);
@@ -482,14 +493,4 @@ function defaultThreads(): number {
 function defaultLanes(): number {
   const cores = navigator.hardwareConcurrency - CORES_WITHOUT_LANES;
   return Math.max(0, Math.min(cores, LANES_DEFAULT_MAX));
-}
-
-/** Waits for `promise`, but not for ever. */
-async function within(promise: Promise<unknown>, ms: number): Promise<void> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const timeout = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, ms);
-  });
-  await Promise.race([promise, timeout]);
-  clearTimeout(timer);
 }

@@ -42,7 +42,7 @@ export interface LoopOptions {
   readonly limits: ArenaLimits;
   readonly memory: WebAssembly.Memory;
   readonly role: Role;
-  readonly tun: Pick<TunHandle, "fd" | "offloads">;
+  readonly tun: Pick<TunHandle, "fds" | "offloads">;
   /** Wakes this loop. */
   readonly eventFd: number;
   /** Readable when the state of some link changed; -1 where not watched. */
@@ -69,11 +69,11 @@ const POLLIN = 1;
 const POLLERR = 8;
 const POLLFD_WORDS = 2;
 const REVENTS_SHIFT = 16;
-const TUN = 0;
-const EVENT = 1;
-const LINK = 2;
-const SOCKET = 3;
-const POLLFDS = SOCKET + HEADER.SOCKET_FD_COUNT;
+const EVENT = 0;
+const LINK = 1;
+const SOCKET = 2;
+/** The TUN's queues come last. */
+const TUN = SOCKET + HEADER.SOCKET_FD_COUNT;
 
 /** One data thread's work. */
 export class Loop {
@@ -82,20 +82,23 @@ export class Loop {
   readonly #outbound: Outbound | undefined;
   readonly #inbound: Inbound | undefined;
   readonly #control;
-  readonly #pollfds = new Int32Array(POLLFDS * POLLFD_WORDS);
+  readonly #pollfds: Int32Array<ArrayBuffer>;
   readonly #drain = new Uint8Array(8192);
   readonly #plain: boolean;
   readonly #aeads: Aead[] = [];
   #generation = -1;
   /** -1 once the interface is gone. */
-  #tunFd: number;
+  readonly #tunFds: number[];
 
   /** @param datagrams instead of `sendmmsg` and `recvmmsg` on the arena's sockets */
   constructor(options: LoopOptions, datagrams?: Datagrams) {
     const arena = new Arena(options.limits, options.memory);
     this.#i32 = arena.i32;
     this.#options = options;
-    this.#tunFd = options.tun.fd;
+    this.#tunFds = [...options.tun.fds];
+    this.#pollfds = new Int32Array(
+      (TUN + this.#tunFds.length) * POLLFD_WORDS,
+    );
     this.#plain = datagrams !== undefined;
     this.#control = controlWaker(arena);
     const allowedIps = new AllowedIpsReader(arena);
@@ -125,7 +128,7 @@ export class Loop {
         indexTable,
       });
     }
-    for (let i = 0; i < POLLFDS; i++) this.#watch(i, -1);
+    for (let i = 0; i < this.#pollfdCount; i++) this.#watch(i, -1);
     this.#watch(EVENT, options.eventFd);
     if (this.#outbound !== undefined) {
       this.#watch(LINK, options.linkFd);
@@ -143,7 +146,7 @@ export class Loop {
   run(): void {
     while (this.#prepare()) {
       if (this.#pump() || !this.#maySleep()) continue;
-      libc().poll(this.#pollfds, POLLFDS, -1);
+      libc().poll(this.#pollfds, this.#pollfdCount, -1);
       this.#awake();
     }
     this.#close();
@@ -161,7 +164,7 @@ export class Loop {
         continue;
       }
       if (!this.#maySleep()) continue;
-      await libc().pollAsync(this.#pollfds, POLLFDS, -1);
+      await libc().pollAsync(this.#pollfds, this.#pollfdCount, -1);
       this.#awake();
     }
     this.#close();
@@ -181,7 +184,7 @@ export class Loop {
       Atomics.store(i32, HEADER.INBOUND_SOCKETS, generation);
     }
     if (this.#outbound !== undefined) {
-      this.#watch(TUN, this.#tunFd);
+      this.#tunFds.forEach((fd, i) => this.#watch(TUN + i, fd));
       Atomics.store(i32, HEADER.OUTBOUND_SOCKETS, generation);
     }
     return true;
@@ -203,7 +206,9 @@ export class Loop {
     this.#setSleeps(1);
     // The TUN is not read while the interface is down; see Tun.read.
     const up = Atomics.load(this.#i32, HEADER.UP) === 1;
-    this.#listen(TUN, up && this.#outbound?.blocked === false);
+    for (let i = 0; i < this.#tunFds.length; i++) {
+      this.#listen(TUN + i, up && this.#outbound?.blocked === false);
+    }
     for (let i = 0; i < HEADER.SOCKET_FD_COUNT; i++) {
       this.#listen(SOCKET + i, this.#inbound?.blocked === false);
     }
@@ -213,6 +218,10 @@ export class Loop {
       Atomics.load(this.#i32, HEADER.SOCKETS_GENERATION) === this.#generation;
     if (!awaited) this.#setSleeps(0);
     return awaited;
+  }
+
+  get #pollfdCount(): number {
+    return this.#pollfds.length / POLLFD_WORDS;
   }
 
   #setSleeps(value: number): void {
@@ -231,7 +240,9 @@ export class Loop {
       libc().read(this.#options.eventFd, this.#drain, 8);
     }
     if (this.#revents(LINK) !== 0) this.#linkChanged();
-    if ((this.#revents(TUN) & POLLERR) !== 0) this.#tunGone();
+    for (let i = 0; i < this.#tunFds.length; i++) {
+      if ((this.#revents(TUN + i) & POLLERR) !== 0) this.#tunGone();
+    }
   }
 
   /** Reads the notices away; control asks for the state itself. */
@@ -245,8 +256,8 @@ export class Loop {
   }
 
   #tunGone(): void {
-    this.#tunFd = -1;
-    this.#watch(TUN, -1);
+    this.#tunFds.fill(-1);
+    for (let i = 0; i < this.#tunFds.length; i++) this.#watch(TUN + i, -1);
     Atomics.store(this.#i32, HEADER.TUN_GONE, 1);
     this.#control.wake();
   }

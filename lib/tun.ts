@@ -23,6 +23,7 @@ const TUNSETVNETHDRSZ = 0x400454d8;
 const IFF_TUN = 0x0001;
 const IFF_NO_PI = 0x1000;
 const IFF_VNET_HDR = 0x4000;
+const IFF_MULTI_QUEUE = 0x0100;
 const TUN_F_CSUM = 1;
 const TUN_F_TSO4 = 2;
 const TUN_F_TSO6 = 4;
@@ -35,7 +36,8 @@ const IFNAMSIZ = 16;
 
 /** A TUN interface of this process. */
 export interface TunHandle {
-  readonly fd: number;
+  /** One descriptor a queue. */
+  readonly fds: readonly number[];
   readonly name: string;
   /** Undefined where packets come without vnet headers. */
   readonly offloads: TunOffloads | undefined;
@@ -55,16 +57,44 @@ export class TunError extends Error {
  * Creates the TUN interface `name`.
  *
  * @param offload whether to ask for super-packets
+ * @param queues how many queues it has, at most QUEUES_MAX
  * @throws TunError when there is no /dev/net/tun, no right, or the name is in use
  */
-export function createTun(name: string, offload: boolean): TunHandle {
-  const tun = openTun(name, offload ? IFF_VNET_HDR : 0);
+export function createTun(
+  name: string,
+  offload: boolean,
+  queues: number,
+): TunHandle {
+  const tun = openQueues(name, offload ? IFF_VNET_HDR : 0, queues);
   if (!offload) return { ...tun, offloads: undefined };
-  const offloads = enableOffloads(tun.fd, true);
+  // What is set for one queue holds for all.
+  const offloads = enableOffloads(tun.fds[0], true);
   if (offloads !== undefined) return { ...tun, offloads };
   // Vnet headers cannot be had, and not be given back either.
-  libc().close(tun.fd);
-  return { ...openTun(name, 0), offloads: undefined };
+  closeTun(tun);
+  return { ...openQueues(name, 0, queues), offloads: undefined };
+}
+
+/** Closes all queues; the interface goes with the last. */
+export function closeTun({ fds }: Pick<TunHandle, "fds">): void {
+  for (const fd of fds) libc().close(fd);
+}
+
+function openQueues(
+  name: string,
+  flags: number,
+  queues: number,
+): { fds: number[]; name: string } {
+  const kind = queues > 1 ? flags | IFF_MULTI_QUEUE : flags;
+  const first = openTun(name, kind);
+  const fds = [first.fd];
+  try {
+    while (fds.length < queues) fds.push(openTun(first.name, kind).fd);
+  } catch (error) {
+    closeTun({ fds });
+    throw error;
+  }
+  return { fds, name: first.name };
 }
 
 function openTun(name: string, flags: number): { fd: number; name: string } {
@@ -104,13 +134,13 @@ export function adoptTun(fd: number, offload = true): TunHandle {
   check(c.fcntl(fd, F_SETFL, flags | O_NONBLOCK), "fcntl");
   const kind = new DataView(ifreq.buffer).getInt16(IFNAMSIZ, true);
   if ((kind & IFF_VNET_HDR) === 0) {
-    return { fd, name: ifName(ifreq), offloads: undefined };
+    return { fds: [fd], name: ifName(ifreq), offloads: undefined };
   }
   const offloads = enableOffloads(fd, offload);
   if (offloads === undefined) {
     throw new SysError("set the size of the TUN's vnet header", errno());
   }
-  return { fd, name: ifName(ifreq), offloads };
+  return { fds: [fd], name: ifName(ifreq), offloads };
 }
 
 /** @returns undefined when vnet headers cannot be set up */
@@ -194,7 +224,9 @@ function createError(name: string, number: number): Error {
 export class Tun implements TunPort {
   readonly offloads: TunOffloads | undefined;
   readonly vector: VectorWriter;
-  readonly #fd: number;
+  readonly #fds: readonly number[];
+  /** The queue that is read next: it is read until it is empty. */
+  #queue = 0;
   readonly #memory: ArenaMemory;
   readonly #i32: Int32Array<SharedArrayBuffer>;
   readonly #u8: Uint8Array<SharedArrayBuffer>;
@@ -209,10 +241,10 @@ export class Tun implements TunPort {
   /** @param scratch byte offset of SCRATCH_BYTES for this port alone */
   constructor(
     arena: Arena,
-    { fd, offloads }: Pick<TunHandle, "fd" | "offloads">,
+    { fds, offloads }: Pick<TunHandle, "fds" | "offloads">,
     scratch: number,
   ) {
-    this.#fd = fd;
+    this.#fds = fds;
     this.offloads = offloads;
     this.#header = offloads === undefined ? 0 : VNET_HEADER;
     this.#memory = new ArenaMemory(arena);
@@ -220,7 +252,7 @@ export class Tun implements TunPort {
     this.#u8 = arena.u8;
     this.#word = scratch / 4;
     this.#iovec = this.#memory.pointer(scratch);
-    this.vector = new TunVector(fd, this.#memory, scratch + IOVEC_BYTES);
+    this.vector = new TunVector(fds[0], this.#memory, scratch + IOVEC_BYTES);
   }
 
   /** See {@link TunPort.read}. */
@@ -229,11 +261,16 @@ export class Tun implements TunPort {
     if (this.#i32[HEADER.UP] === 0) return 0;
     const header = this.#header;
     this.#memory.setIovec(this.#word, offset - header, capacity + header);
-    const n = libc().readv(this.#fd, this.#iovec, 1);
-    if (n > header) return n - header;
-    if (n >= 0) return 0;
-    const number = errno();
-    return number === ERRNO.EAGAIN || number === ERRNO.EINTR ? 0 : -1;
+    const queues = this.#fds.length;
+    for (let tries = 0; tries < queues; tries++) {
+      const n = libc().readv(this.#fds[this.#queue], this.#iovec, 1);
+      if (n > header) return n - header;
+      if (n >= 0) return 0;
+      const number = errno();
+      if (number !== ERRNO.EAGAIN && number !== ERRNO.EINTR) return -1;
+      this.#queue = (this.#queue + 1) % queues;
+    }
+    return 0;
   }
 
   /** See {@link TunPort.write}. */
@@ -241,7 +278,7 @@ export class Tun implements TunPort {
     const from = offset - this.#header;
     this.#u8.fill(0, from, offset);
     this.#memory.setIovec(this.#word, from, length + this.#header);
-    return libc().writev(this.#fd, this.#iovec, 1) < 0 ? errno() : 0;
+    return libc().writev(this.#fds[0], this.#iovec, 1) < 0 ? errno() : 0;
   }
 }
 

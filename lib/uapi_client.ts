@@ -7,8 +7,10 @@
  */
 import { publicKey } from "./crypto/x25519.ts";
 import { LineSplitter, LineTooLongError, UAPI_ERRNO } from "./uapi_lines.ts";
-import { UapiGetParser } from "./uapi_state.ts";
-import type { DeviceState } from "./uapi_state.ts";
+import { isUnchanged, syncUpdate } from "./sync.ts";
+import { formatSet, UapiGetParser } from "./uapi_state.ts";
+import type { DeviceTarget } from "./sync.ts";
+import type { DeviceState, DeviceUpdate } from "./uapi_state.ts";
 
 /** Where daemons put their sockets. */
 export const UAPI_DIRECTORY = "/var/run/wireguard";
@@ -212,4 +214,35 @@ export async function setDevice(
     throw asUapiError(error, doing);
   }
   if (errno !== 0) throw new UapiError(errno, doing);
+}
+
+/**
+ * Makes a device the one that is wanted by what differs alone; see lib/sync.
+ *
+ * @returns what was sent
+ * @throws {UapiError} what was applied before the error stays applied
+ */
+export async function syncDevice(
+  name: string,
+  target: DeviceTarget,
+  options: UapiClientOptions = {},
+): Promise<DeviceUpdate> {
+  const sync = async (incremental: boolean): Promise<DeviceUpdate> => {
+    const state = await getDevice(name, options);
+    const update = syncUpdate(state, target, { incremental });
+    if (!isUnchanged(update)) {
+      await setDevice(name, formatSet(update), options);
+    }
+    return update;
+  };
+  try {
+    return await sync(true);
+  } catch (error) {
+    if (!(error instanceof UapiError) || error.errno !== UAPI_ERRNO.EINVAL) {
+      throw error;
+    }
+    // An older daemon, which has applied all before the first removal of an
+    // allowed IP: what is left is told in its words.
+    return await sync(false);
+  }
 }

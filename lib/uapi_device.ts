@@ -5,7 +5,13 @@
  * @module
  */
 import type { Control } from "./control.ts";
-import { cString, ERRNO, errno, libc, SysError } from "./sys/libc.ts";
+import { fromHex, toHex } from "./crypto/bytes.ts";
+import { formatSocketAddress, parseEndpoint } from "./ip.ts";
+import type { SocketAddress } from "./ip.ts";
+import { REJECT_AFTER_TIME_MS } from "./messages.ts";
+import { type PeerProgress, PendingEndpoints } from "./pending.ts";
+import { resolveAddresses } from "./resolve.ts";
+import { cString, ERRNO, errno, libc, SysError, wallMs } from "./sys/libc.ts";
 import type {
   UapiEndpoint,
   UapiPeerWalk,
@@ -27,14 +33,85 @@ export interface SocketSettings {
   setFwmark(mark: number): void;
 }
 
+/** What looking up names of endpoints needs of the device. */
+export interface NameOptions {
+  /** Called when a peer got an endpoint: control has work. */
+  readonly wake: () => void;
+  /** Gets a line about a name that has no address, or at last has one. */
+  readonly log: (line: string) => void;
+}
+
 /** Both directions of the configuration protocol for one device. */
 export class UapiDevice implements UapiSink, UapiSource {
   readonly #control: Control;
   readonly #sockets: SocketSettings;
+  readonly #names: PendingEndpoints;
 
-  constructor(control: Control, sockets: SocketSettings) {
+  constructor(control: Control, sockets: SocketSettings, names: NameOptions) {
     this.#control = control;
     this.#sockets = sockets;
+    this.#names = new PendingEndpoints({
+      resolve: (endpoint) => resolveAddresses(endpoint),
+      progress: (key) => this.#progress(key),
+      setEndpoint: (key, to) => {
+        this.#setResolved(key, to);
+        names.wake();
+      },
+      schedule: (then, ms) => {
+        const timer = setTimeout(then, ms);
+        return () => clearTimeout(timer);
+      },
+      log: names.log,
+    });
+  }
+
+  /** Looks no names up any more. */
+  close(): void {
+    this.#names.close();
+  }
+
+  // ---- names of endpoints -------------------------------------------------
+
+  setEndpointName(peer: number, name: string): number {
+    const endpoint = parseEndpoint(name);
+    if (endpoint === null) return ERRNO.EINVAL;
+    this.#names.add(toHex(this.publicKey(peer)), endpoint);
+    return 0;
+  }
+
+  endpointName(peer: number): string | undefined {
+    if (this.#names.size === 0) return undefined;
+    return this.#names.nameOf(toHex(this.publicKey(peer)));
+  }
+
+  #find(key: string): number {
+    const publicKey = fromHex(key);
+    return publicKey === null ? 0 : this.findPeer(publicKey);
+  }
+
+  #progress(key: string): PeerProgress | undefined {
+    const peer = this.#find(key);
+    if (peer === 0) return undefined;
+    const endpoint = this.endpoint(peer);
+    return {
+      endpoint: endpoint && formatSocketAddress({
+        ...endpoint,
+        scope: endpoint.scope === 0 ? "" : String(endpoint.scope),
+      }),
+      isConnected: wallMs() - this.lastHandshakeMs(peer) < REJECT_AFTER_TIME_MS,
+      txBytes: this.txBytes(peer),
+    };
+  }
+
+  #setResolved(key: string, { address, port, scope }: SocketAddress): void {
+    const peer = this.#find(key);
+    if (peer === 0) return;
+    this.#control.setEndpoint(peer, address, port, Number(scope));
+    this.#control.peerDone(peer);
+  }
+
+  #forgetName(peer: number): void {
+    if (this.#names.size > 0) this.#names.cancel(toHex(this.publicKey(peer)));
   }
 
   // ---- set ----------------------------------------------------------------
@@ -67,6 +144,7 @@ export class UapiDevice implements UapiSink, UapiSource {
   }
 
   replacePeers(): Promise<void> | undefined {
+    this.#names.close();
     return this.#control.removeAllPeers();
   }
 
@@ -80,6 +158,7 @@ export class UapiDevice implements UapiSink, UapiSource {
   }
 
   removePeer(peer: number): Promise<void> | undefined {
+    this.#forgetName(peer);
     return this.#control.removePeer(peer);
   }
 
@@ -93,6 +172,7 @@ export class UapiDevice implements UapiSink, UapiSource {
     port: number,
     scopeId: number,
   ): number {
+    this.#forgetName(peer);
     this.#control.setEndpoint(peer, address, port, scopeId);
     return 0;
   }

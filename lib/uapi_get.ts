@@ -50,6 +50,8 @@ export interface UapiSource {
   presharedKey(peer: number): Uint8Array;
   /** Undefined if none is known. */
   endpoint(peer: number): UapiEndpoint | undefined;
+  /** `host:port` that is to be looked up for an endpoint, while it has none. */
+  endpointName?(peer: number): string | undefined;
   /** Wall clock in milliseconds since 1970; 0: never. */
   lastHandshakeMs(peer: number): number;
   /** Bytes sent, of WireGuard messages. */
@@ -85,6 +87,8 @@ function peerHead(source: UapiSource, peer: number): string {
       formatSocketAddress({ address, port, scope: scopeName })
     }\n`;
   }
+  const endpointName = source.endpointName?.(peer);
+  if (endpointName) text += `endpoint_name=${endpointName}\n`;
   return text + `last_handshake_time_sec=${seconds}\n` +
     `last_handshake_time_nsec=${nanoseconds}\n` +
     `tx_bytes=${source.txBytes(peer)}\nrx_bytes=${source.rxBytes(peer)}\n` +

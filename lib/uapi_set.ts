@@ -56,6 +56,11 @@ export interface UapiSink {
     port: number,
     scopeId: number,
   ): number;
+  /**
+   * The peer is at `name`, `host:port`, which the device looks up: an extension
+   * of wgd. Absent: it cannot.
+   */
+  setEndpointName?(peer: number, name: string): number;
   /** 0: off. */
   setPersistentKeepalive(peer: number, seconds: number): void;
   /** Removes all allowed IPs of a peer; resolves when they are gone. */
@@ -257,6 +262,10 @@ export class UapiSetParser {
         }
       case "endpoint":
         return this.#endpoint(text, start);
+      case "endpoint_name":
+        if (this.#sink.setEndpointName === undefined) return EINVAL;
+        if (this.#peer === 0) return 0;
+        return this.#sink.setEndpointName(this.#peer, text.slice(start));
       case "persistent_keepalive_interval": {
         const seconds = parseDecimal(text, KEEPALIVE_MAX, start);
         if (seconds < 0) return EINVAL;

@@ -4,11 +4,12 @@
  *
  * @module
  */
-import { type Arena, HEADER, LANES_MAX, THREAD_CONTROL } from "./arena.ts";
+import { type Arena, HEADER, THREAD_CONTROL } from "./arena.ts";
 import { COUNT, Counters } from "./counters.ts";
 import { createDataAead } from "./aead_choice.ts";
 import { finishDeadLane, wakeAllLanes } from "./lane.ts";
 import type { Log } from "./log.ts";
+import { LANES_MAX } from "./messages.ts";
 import { Waker } from "./queueing.ts";
 import { signalEvent } from "./sys/libc.ts";
 import type { LaneOptions, WorkerOptions, WorkerReport } from "./worker.ts";
@@ -140,4 +141,17 @@ export class Lanes {
     }, Math.max(0, LANE_RESTART_MS - ageMs));
     this.#timers.add(timer);
   }
+}
+
+/** Waits for `promise`, but not for ever. */
+export async function within(
+  promise: Promise<unknown>,
+  ms: number,
+): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const timeout = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, ms);
+  });
+  await Promise.race([promise, timeout]);
+  clearTimeout(timer);
 }

@@ -221,7 +221,10 @@ Deno.test("a request waits for another's removal of all peers, and its own peer 
     setListenPort: (): Promise<void> => Promise.resolve(),
     setFwmark(): void {},
   };
-  const device = new UapiDevice(a.control, sockets);
+  const device = new UapiDevice(a.control, sockets, {
+    wake(): void {},
+    log(): void {},
+  });
   const answers: string[] = [];
   const send = (text: string): Promise<void> =>
     serveUapi(

@@ -36,6 +36,8 @@ export class FakeDevice implements UapiSink, UapiSource {
   portErrno: number | Promise<number> = 0;
   #handle = 0;
   readonly #handles = new Map<string, number>();
+  /** The peer that an allowed IP was last given to. */
+  readonly #owners = new Map<string, FakePeer>();
 
   add(publicKey: Uint8Array): FakePeer {
     const handle = this.createPeer(publicKey);
@@ -120,7 +122,15 @@ export class FakeDevice implements UapiSink, UapiSource {
   addAllowedIp(peer: number, address: Uint8Array, cidr: number): number {
     const masked = address.slice();
     maskAddress(masked, cidr);
-    this.calls.push(`add ${peer} ${formatCidr({ address: masked, cidr })}`);
+    const text = formatCidr({ address: masked, cidr });
+    this.calls.push(`add ${peer} ${text}`);
+    const owner = this.#owners.get(text);
+    if (owner) {
+      owner.allowedIps = owner.allowedIps.filter((ip) =>
+        formatCidr(ip) !== text
+      );
+    }
+    this.#owners.set(text, this.#peer(peer));
     this.#peer(peer).allowedIps.push({ address: masked, cidr });
     return 0;
   }

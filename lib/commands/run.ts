@@ -18,9 +18,9 @@ const SIGNALS = ["SIGINT", "SIGTERM"] as const;
 
 /** Options of `run` as arguments again, for the daemon. */
 export function deviceArguments(options: OptionValues): string[] {
-  return ["threads", "lanes", "crypto", "udp", "offload"].flatMap((name) =>
-    typeof options[name] === "string" ? [`--${name}`, options[name]] : []
-  );
+  return ["threads", "lanes", "queues", "crypto", "udp", "offload"].flatMap((
+    name,
+  ) => typeof options[name] === "string" ? [`--${name}`, options[name]] : []);
 }
 
 /** Runs `wgd run`. */
@@ -48,7 +48,7 @@ async function serve(
   ctx: CommandContext,
   daemon: boolean,
 ): Promise<number> {
-  const { threads, lanes, crypto, udp, offload } = ctx.options;
+  const { threads, lanes, queues, crypto, udp, offload } = ctx.options;
   const log = createLog(parseLogLevel(ctx.env("LOG_LEVEL")), name);
   const stopped = Promise.withResolvers<string>();
   const listeners = SIGNALS.map((signal) => {
@@ -64,6 +64,7 @@ async function serve(
       uapiFd: descriptor(ctx, "WG_UAPI_FD"),
       threads: threads === undefined ? undefined : Number(threads),
       lanes: lanes === undefined ? undefined : Number(lanes),
+      queues: queues === undefined ? undefined : Math.max(1, Number(queues)),
       crypto: crypto as AeadChoice | undefined,
       offload: offload as OffloadChoice | undefined,
       datagrams: udp as DatagramChoice | undefined,

@@ -171,7 +171,7 @@ export class Lab implements AsyncDisposable {
   /** A name for an interface; its socket goes with the lab. */
   async interfaceName(): Promise<string> {
     const name = `${PREFIX}i${++interfaces}`;
-    await this.#order(`path ${SOCKETS}/${name}.sock`);
+    await this.#order(`path ${SOCKETS}/${name}.*`); // the shell expands it
     return name;
   }
 

@@ -95,6 +95,14 @@ export function wireguardGoCommand(): string[] {
   return [Deno.env.get("WGD_WIREGUARD_GO") || "wireguard-go"];
 }
 
+/** Command line of another implementation; boringtun's options are the same. */
+export function otherCommand(
+  implementation: "wireguard-go" | "boringtun",
+): string[] {
+  if (implementation === "wireguard-go") return wireguardGoCommand();
+  return [Deno.env.get("WGD_BORINGTUN") || "boringtun-cli"];
+}
+
 /** Command line that runs a module of this directory. */
 export function moduleCommand(name: string, ...args: string[]): string[] {
   const config = `${root}deno.json`;

@@ -61,6 +61,10 @@ const PATHS: readonly (readonly string[])[] = [
   ["--threads", "0"],
   ["--threads", "1"],
   ["--threads", "2"],
+  ["--lanes", "1"],
+  ["--lanes", "3", "--threads", "2"],
+  ["--queues", "3"],
+  ["--offload", "none"],
   ["--crypto", "noble"],
 ];
 
