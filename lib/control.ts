@@ -102,6 +102,7 @@ export class Control extends PeerFields {
       fillRandom,
       wallMs: options.wallMs,
       nowMs: options.nowMs(),
+      more: options.more,
       random: () => {
         fillRandom(new Uint8Array(jitter.buffer));
         return jitter[0] / 2 ** 32;

@@ -117,13 +117,16 @@ export class Grace {
   /** What frees each kind of record; one function a kind. */
   readonly #frees: Free[] = [];
   readonly #retired = new Retired();
+  readonly #more: () => void;
   /** How many of the oldest records wait for the epochs below. */
   #sealed = 0;
   #outbound = 0;
   #inbound = 0;
 
-  constructor(arena: Arena) {
+  /** @param more called when a record waits and none did before: collect soon */
+  constructor(arena: Arena, more: () => void = () => {}) {
     this.#i32 = arena.i32;
+    this.#more = more;
   }
 
   /** Records that wait to be freed. */
@@ -144,6 +147,7 @@ export class Grace {
     let kind = this.#frees.indexOf(free);
     if (kind < 0) kind = this.#frees.push(free) - 1;
     this.#retired.push(kind, record);
+    if (this.#retired.length === 1) this.#more();
   }
 
   /**

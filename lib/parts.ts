@@ -31,6 +31,8 @@ export interface PartsOptions {
   /** Uniform in [0, 1). */
   readonly random: () => number;
   readonly actions: TimerActions;
+  /** Called when control has more to do. */
+  readonly more: () => void;
 }
 
 /** The parts of one device. */
@@ -59,7 +61,7 @@ export function makeParts(options: PartsOptions): Parts {
     fillRandom(bytes);
     return bytes;
   };
-  const grace = new Grace(arena);
+  const grace = new Grace(arena, options.more);
   const indices = new IndexTable(arena, fillRandom);
   const publicKeys = new PublicKeyTable(arena, random16());
   const allowedIps = new AllowedIps(arena, grace);
