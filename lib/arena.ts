@@ -24,19 +24,28 @@ export interface ArenaLimits {
   readonly peers: number;
   /** Nodes of both allowed-IPs tries: up to two for each allowed IP. */
   readonly allowedIpNodes: number;
-  /** Peers with a handshake or session at a time. */
+  /** Peers with a handshake, session or timer at a time. */
   readonly sessions: number;
+  /** Keypairs, up to three for each live session; as many unless told otherwise. */
+  readonly keypairs?: number;
   /** Packet slots of the outbound worker: one batch and all staged packets. */
   readonly txSlots: number;
 }
 
-/** What a device reserves unless told otherwise. */
+/**
+ * What a device reserves unless told otherwise. Each peer may have timers, so
+ * there are as many sessions; but one core can keep no more than about 120,000
+ * sessions in new keys, at 1,000 handshakes a second each 120 s.
+ */
 export const DEFAULT_LIMITS: ArenaLimits = {
   peers: MAX_PEERS_PER_DEVICE,
   allowedIpNodes: 1 << 22,
-  sessions: 1 << 16,
+  sessions: MAX_PEERS_PER_DEVICE,
+  keypairs: 3 << 17,
   txSlots: 4096,
 };
+/** Fewest peers that {@link Arena.reserve} tries before it gives up. */
+const PEERS_MIN = 256;
 
 /** Most packets that one pass of a worker reads, seals or opens, and writes. */
 export const BATCH = 64;
@@ -153,8 +162,12 @@ const THREADS = 3;
 /** Bytes for one worker's AEAD scratch and system call structures. */
 export const WORK_BYTES = 256 * 1024;
 
-const INDEX_BUCKETS = 1 << 16;
+const BUCKETS_MIN = 1 << 8;
+const INDEX_BUCKETS_MAX = 1 << 18;
 const PUBLIC_KEY_BUCKETS_MAX = 1 << 20;
+const HOST_BUCKETS_MAX = 1 << 20;
+/** Words of a bucket of single addresses: one cache line. */
+export const HOST_BUCKET_WORDS = 16;
 const PAGE_BYTES = 65_536;
 /** Bytes of one node of the allowed-IPs tries, and of one entry of the rate limiter. */
 export const TRIE_NODE_WORDS = 12;
@@ -178,9 +191,16 @@ export interface ArenaLayout {
   /** One word for each tx slot: bytes of payload. */
   readonly txSlotLengths: number;
   readonly indexBuckets: number;
+  /** A power of two. */
+  readonly indexBucketCount: number;
   readonly publicKeyBuckets: number;
   readonly publicKeyBucketCount: number;
   readonly routeAnswers: number;
+  /** Buckets of single addresses, IPv4 and IPv6 (lib/hosts). */
+  readonly hosts4: number;
+  readonly hosts6: number;
+  /** A power of two. */
+  readonly hostBucketCount: number;
   readonly limiterBuckets: number;
   readonly limiterEntries: number;
   readonly sessions: number;
@@ -192,8 +212,10 @@ export interface ArenaLayout {
   readonly words: number;
 }
 
-/** Buckets of the index table: a power of two. */
-export const INDEX_BUCKET_COUNT = INDEX_BUCKETS;
+/** A power of two, `count` rounded up if it is within the bounds. */
+function buckets(count: number, max: number): number {
+  return Math.min(max, 2 ** Math.ceil(Math.log2(Math.max(BUCKETS_MIN, count))));
+}
 
 function layoutOf(limits: ArenaLimits): ArenaLayout {
   let at: number = HEADER.WORDS;
@@ -203,11 +225,10 @@ function layoutOf(limits: ArenaLimits): ArenaLayout {
     return start;
   };
   const slotWords = SLOT_BYTES / 4;
-  const keypairCount = 3 * limits.sessions;
-  const publicKeyBucketCount = Math.min(
-    PUBLIC_KEY_BUCKETS_MAX,
-    2 ** Math.ceil(Math.log2(Math.max(16, limits.peers))),
-  );
+  const keypairCount = limits.keypairs ?? 3 * limits.sessions;
+  const indexBucketCount = buckets(keypairCount, INDEX_BUCKETS_MAX);
+  const hostBucketCount = buckets(limits.allowedIpNodes / 8, HOST_BUCKETS_MAX);
+  const publicKeyBucketCount = buckets(limits.peers, PUBLIC_KEY_BUCKETS_MAX);
   const layout = {
     counters: region(THREADS * COUNTERS_MAX * 2),
     handshakesRing: region(HANDSHAKES_RING_CAPACITY * MESSAGE_ENTRY.WORDS),
@@ -220,10 +241,14 @@ function layoutOf(limits: ArenaLimits): ArenaLayout {
     txSlots: region((limits.txSlots + 1) * slotWords),
     txSlotLinks: region(limits.txSlots + 1),
     txSlotLengths: region(limits.txSlots + 1),
-    indexBuckets: region(INDEX_BUCKETS),
+    indexBuckets: region(indexBucketCount),
+    indexBucketCount,
     publicKeyBuckets: region(publicKeyBucketCount),
     publicKeyBucketCount,
     routeAnswers: region(ROUTE_ANSWERS * ROUTE_ANSWER_WORDS),
+    hosts4: region(hostBucketCount * HOST_BUCKET_WORDS),
+    hosts6: region(hostBucketCount * HOST_BUCKET_WORDS),
+    hostBucketCount,
     limiterBuckets: region(LIMITER_BUCKETS),
     limiterEntries: region((LIMITER_ENTRIES + 1) * LIMITER_ENTRY_WORDS),
     sessions: region((limits.sessions + 1) * SESSION.WORDS),
@@ -271,6 +296,36 @@ export class Arena {
     this.i32 = new Int32Array(buffer);
     this.u32 = new Uint32Array(buffer);
     this.f64 = new Float64Array(buffer);
+  }
+
+  /**
+   * Reserves an arena with these limits, or with less room for peers where the
+   * machine cannot reserve as much.
+   *
+   * @param reserve makes an arena
+   * @throws RangeError when the machine has no memory even for a few peers
+   */
+  static reserve(
+    limits: ArenaLimits = DEFAULT_LIMITS,
+    reserve = (limits: ArenaLimits): Arena => new Arena(limits),
+  ): Arena {
+    for (let present = limits;;) {
+      try {
+        return reserve(present);
+      } catch (error) {
+        const { peers, allowedIpNodes, sessions, keypairs, txSlots } = present;
+        if (!(error instanceof RangeError) || peers < 2 * PEERS_MIN) {
+          throw error;
+        }
+        present = {
+          peers: Math.ceil(peers / 2),
+          allowedIpNodes: Math.ceil(allowedIpNodes / 2),
+          sessions: Math.ceil(sessions / 2),
+          keypairs: Math.ceil((keypairs ?? 3 * sessions) / 2),
+          txSlots,
+        };
+      }
+    }
   }
 
   /** First word of peer `peer`'s record. */

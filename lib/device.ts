@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { Arena, type ArenaLimits, DEFAULT_LIMITS, HEADER } from "./arena.ts";
+import { Arena, type ArenaLimits, HEADER } from "./arena.ts";
 import { Control, type ObjectCounts, type TimestampFloor } from "./control.ts";
 import { type CounterName, readCounters } from "./counters.ts";
 import type { AeadChoice } from "./crypto/aead.ts";
@@ -25,6 +25,7 @@ import { bootMs, libc, suspendedMs, wallMs } from "./sys/libc.ts";
 import { setMtu } from "./sys/link.ts";
 import { setLinkDefaults } from "./sys/link_defaults.ts";
 import { enterNetns, inNetns, openNetns } from "./sys/netns.ts";
+import { nextTurn } from "./sys/turn.ts";
 import { adoptTun, closeTun, createTun, type TunHandle } from "./tun.ts";
 import { serveUapi, type UapiConnection } from "./uapi.ts";
 import { UapiDevice } from "./uapi_device.ts";
@@ -145,7 +146,7 @@ export class Device {
     undo.defer(() => closeTun(this.#tun));
     this.name = this.#tun.name;
     if (options.socketNetns !== undefined) enterForGood(options.socketNetns);
-    this.#arena = new Arena(options.limits ?? DEFAULT_LIMITS);
+    this.#arena = Arena.reserve(options.limits);
     this.#arena.i32.fill(
       -1,
       HEADER.SOCKET_FD,
@@ -191,6 +192,7 @@ export class Device {
         HEADER.OUTBOUND_SLEEPS,
         () => this.#threads.wakeOutbound(),
       ),
+      more: () => this.#wakeControl(),
     });
     this.#sockets.attach(this.#control);
     this.#cleanup.adopt(undo.move(), (stack) => stack.dispose());
@@ -259,7 +261,6 @@ export class Device {
     });
     this.#cleanup.defer(() => uapi.close());
     const serve = async (connection: UapiConnection): Promise<void> => {
-      using _hold = this.#control.peers.hold();
       await serveUapi(connection, uapi, uapi);
       this.#wakeControl();
     };
@@ -315,8 +316,7 @@ export class Device {
       const worked = this.#controlTurn();
       if (worked) {
         Atomics.store(i32, HEADER.CONTROL_SLEEPS, 0);
-        // Others have their turn: UAPI clients and signals.
-        await new Promise((resolve) => setTimeout(resolve, 0));
+        await nextTurn();
         continue;
       }
       const wait = Atomics.waitAsync(

@@ -195,6 +195,7 @@ export class DeviceSockets implements SocketSettings {
     if (this.#abandoned) return;
     if (state.up === (this.#i32[HEADER.UP] === 1)) return;
     if (state.up) {
+      await this.#attached.settled();
       const sockets = this.#openSockets(this.#port);
       // Up in the same turn: what comes in at once must find control awake.
       await this.#replaceSockets(sockets, () => this.#attached.up());

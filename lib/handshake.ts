@@ -130,6 +130,7 @@ export class Handshakes {
    */
   sendInitiation(peer: number, retry: boolean, nowMs: number): void {
     const { noise, sessions, timers, cookies, counters, timestampMs } = this.#o;
+    noise.followIdentity(peer);
     const session = sessions.sessionOf(peer, true);
     if (session === 0) {
       // No timer tries again: the next packet has to ask.

@@ -7,14 +7,17 @@
  */
 import { closeDescriptor, opened } from "./sys/descriptors.ts";
 import { check, ERRNO, errno, libc, SysError } from "./sys/libc.ts";
+import { nextTurn } from "./sys/turn.ts";
 import type { UapiConnection } from "./uapi.ts";
 import { UAPI_DIRECTORY } from "./uapi_client.ts";
 
 /** Clients served at a time; more wait. */
 const CONNECTIONS_MAX = 64;
+const WRITE_BYTES = 128 * 1024;
 const DIRECTORY_MODE = 0o755;
 const SOCKET_UMASK = 0o077;
-const READ_BYTES = 64 * 1024;
+/** What is read, and so handled in one go, at a time: about 1 ms of work. */
+const READ_BYTES = 16 * 1024;
 /** A client that neither sends nor takes anything for so long is let go. */
 export const IDLE_MS = 60_000;
 const OTHERS_MAY_WRITE = 0o002;
@@ -131,35 +134,58 @@ async function serveConnection(
   serve: Serve,
   report: (error: unknown) => void,
 ): Promise<void> {
-  const encoder = new TextEncoder();
   let timer: ReturnType<typeof setTimeout> | undefined;
   const alive = (): void => {
     clearTimeout(timer);
     timer = setTimeout(() => closeQuietly(connection), IDLE_MS);
   };
   async function* input(): AsyncGenerator<Uint8Array> {
+    const buffer = new Uint8Array(READ_BYTES);
     alive();
-    for await (const bytes of connection.readable) {
+    for (let n; (n = await connection.read(buffer)) !== null;) {
       alive();
-      yield bytes;
+      yield buffer.subarray(0, n);
+      // Reading does not wait while there is something to read.
+      await nextTurn();
     }
   }
+  const output = new Output(async (bytes) => {
+    const n = await connection.write(bytes);
+    alive();
+    return n;
+  });
   try {
-    await serve({
-      input: input(),
-      async write(text: string): Promise<void> {
-        const bytes = encoder.encode(text);
-        for (let at = 0; at < bytes.length;) {
-          at += await connection.write(bytes.subarray(at));
-          alive();
-        }
-      },
-    });
+    await serve({ input: input(), write: (text) => output.write(text) });
   } catch (error) {
     if (!isDisconnect(error)) report(error);
   } finally {
     clearTimeout(timer);
     closeQuietly(connection);
+  }
+}
+
+/** Text to a client as fast as it takes it, others having their turn between. */
+class Output {
+  readonly #encoder = new TextEncoder();
+  readonly #send: (bytes: Uint8Array) => Promise<number>;
+  #buffer = new Uint8Array(WRITE_BYTES);
+
+  /** @param send sends some of the bytes; resolves with how many */
+  constructor(send: (bytes: Uint8Array) => Promise<number>) {
+    this.#send = send;
+  }
+
+  async write(text: string): Promise<void> {
+    // UTF-8 takes three bytes a unit of text at most.
+    if (this.#buffer.length < 3 * text.length) {
+      this.#buffer = new Uint8Array(3 * text.length);
+    }
+    const { written } = this.#encoder.encodeInto(text, this.#buffer);
+    for (let at = 0; at < written;) {
+      at += await this.#send(this.#buffer.subarray(at, written));
+    }
+    // Sending does not wait while there is room in the socket.
+    await nextTurn();
   }
 }
 
@@ -215,6 +241,7 @@ export function serveUapiFd(
 /** SOCK_CLOEXEC, SOCK_NONBLOCK: a client that is slow must not hold up control. */
 const CLIENT_FLAGS = 0x80000 | 0x800;
 const MSG_NOSIGNAL = 0x4000;
+const MSG_DONTWAIT = 0x40;
 const POLLIN = 1;
 const POLLOUT = 4;
 
@@ -228,33 +255,35 @@ async function ready(
   return check(await libc().pollAsync(pollfd, 1, timeoutMs), "poll") > 0;
 }
 
+/** Sends what there is room for; waits for some. */
+async function sendSome(fd: number, bytes: Uint8Array): Promise<number> {
+  for (;;) {
+    const flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+    const n = libc().send(fd, bytes, bytes.length, flags);
+    if (n >= 0) return n;
+    if (errno() !== ERRNO.EAGAIN && errno() !== ERRNO.EINTR) {
+      throw new Deno.errors.BrokenPipe("the client went away");
+    }
+    if (!await ready(fd, POLLOUT, IDLE_MS)) {
+      throw new Deno.errors.BrokenPipe("the client takes nothing");
+    }
+  }
+}
+
 async function serveFd(fd: number, serve: Serve): Promise<void> {
-  const encoder = new TextEncoder();
   async function* input(): AsyncGenerator<Uint8Array> {
     const buffer = new Uint8Array(READ_BYTES);
     for (;;) {
       if (!await ready(fd, POLLIN, IDLE_MS)) return;
       const n = libc().recv(fd, buffer, buffer.length, 0);
       if (n <= 0) return;
-      yield buffer.slice(0, n);
+      yield buffer.subarray(0, n);
+      await nextTurn();
     }
   }
+  const output = new Output((bytes) => sendSome(fd, bytes));
   try {
-    await serve({
-      input: input(),
-      async write(text: string): Promise<void> {
-        const bytes = encoder.encode(text);
-        const c = libc();
-        for (let at = 0; at < bytes.length;) {
-          const rest = bytes.subarray(at);
-          const n = c.send(fd, rest, rest.length, MSG_NOSIGNAL);
-          if (n >= 0) at += n;
-          else if (
-            errno() !== ERRNO.EAGAIN || !await ready(fd, POLLOUT, IDLE_MS)
-          ) throw new Deno.errors.BrokenPipe("the client went away");
-        }
-      },
-    });
+    await serve({ input: input(), write: (text) => output.write(text) });
   } finally {
     closeDescriptor(fd);
   }

@@ -71,7 +71,7 @@ export class Keypairs {
     const arena = this.#arena;
     let keypair = this.#pool.alloc();
     if (keypair === 0) {
-      this.#grace.collect();
+      this.#grace.collect(Infinity);
       keypair = this.#pool.alloc();
     }
     if (keypair === 0) return 0;

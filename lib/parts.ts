@@ -35,6 +35,8 @@ export interface PartsOptions {
   /** 32 bytes where the private key is kept. */
   readonly privateKeyRoom?: Uint8Array;
   readonly actions: TimerActions;
+  /** Called when control has more to do. */
+  readonly more: () => void;
 }
 
 /** The parts of one device. */
@@ -63,7 +65,7 @@ export function makeParts(options: PartsOptions): Parts {
     fillRandom(bytes);
     return bytes;
   };
-  const grace = new Grace(arena);
+  const grace = new Grace(arena, options.more);
   const indices = new IndexTable(arena, fillRandom);
   const publicKeys = new PublicKeyTable(arena, random16());
   const allowedIps = new AllowedIps(arena, grace);

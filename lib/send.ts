@@ -60,6 +60,9 @@ const IPV4_DESTINATION = 16;
 const IPV6_HEADER = 40;
 const IPV6_DESTINATION = 24;
 
+/** Commands that are run before packets have their turn: below 1 ms. */
+const COMMANDS_AT_ONCE = 256;
+
 /** What the outbound loop works with. */
 export interface OutboundParts extends SealerParts {
   readonly allowedIps: AllowedIpsReader;
@@ -149,7 +152,7 @@ export class Outbound {
     this.#routes.start(nowMs);
     this.#sealer.start(nowMs);
     this.#sendMessages();
-    this.#runCommands();
+    const more = this.#runCommands();
     const packets = this.#readPackets();
     // With more to read, what is in the ring is the lanes'.
     if (packets === BATCH) this.#sealer.submit();
@@ -161,7 +164,7 @@ export class Outbound {
       this.#tell = false;
       this.#parts.control.wake();
     }
-    return packets === BATCH;
+    return packets === BATCH || more;
   }
 
   /** Sends all handshake messages that control made. */
@@ -205,11 +208,12 @@ export class Outbound {
     return n;
   }
 
-  #runCommands(): void {
-    for (
-      let peer;
-      this.#sealer.makesRoom() && (peer = this.#commands.next()) !== 0;
-    ) {
+  /** @returns whether there may be more at once */
+  #runCommands(): boolean {
+    for (let n = 0; n < COMMANDS_AT_ONCE; n++) {
+      if (!this.#sealer.makesRoom()) return false;
+      const peer = this.#commands.next();
+      if (peer === 0) return false;
       const bits = this.#commands.take(peer);
       if ((bits & (COMMAND_DROP_STAGED | COMMAND_REMOVE)) !== 0) {
         this.#staged.dropAll(this.#arena.peer(peer));
@@ -226,6 +230,7 @@ export class Outbound {
         this.#flushStaged(peer);
       }
     }
+    return true;
   }
 
   #readPackets(): number {

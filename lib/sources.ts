@@ -8,7 +8,7 @@
  */
 import type { Arena } from "./arena.ts";
 import { clearSource, isMapped, readEndpoint } from "./endpoint.ts";
-import type { Peers } from "./peer.ts";
+import type { PeerCursor, Peers } from "./peer.ts";
 import { ENDPOINT } from "./records.ts";
 
 /** What is asked of the system. */
@@ -40,9 +40,8 @@ export class Sources {
   /** Where the peer's endpoint is copied to. */
   readonly #block: number;
   #changed = false;
-  /** The peer looked at last, while a round is under way. */
-  #at = 0;
-  #hold: Disposable | undefined;
+  /** Where a round is that is under way. */
+  #cursor: PeerCursor | undefined;
   #nextMs = -Infinity;
   /** Local or not, by address, for one round. */
   readonly #local = new Map<string, boolean>();
@@ -62,21 +61,21 @@ export class Sources {
 
   /** Looks at a slice of the peers. @returns whether there is more to do now */
   step(nowMs: number, fwmark: number): boolean {
-    if (this.#hold === undefined) {
+    if (this.#cursor === undefined) {
       if (!this.#changed || nowMs < this.#nextMs) return false;
       this.#changed = false;
-      this.#at = 0;
       this.#local.clear();
-      this.#hold = this.#peers.hold();
+      this.#cursor = this.#peers.walk();
     }
     for (let n = 0; n < PEERS_AT_ONCE; n++) {
-      this.#at = this.#peers.next(this.#at);
-      if (this.#at === 0) {
+      const { peer } = this.#cursor;
+      if (peer === 0) {
         this.#end();
         this.#nextMs = nowMs + INTERVAL_MS;
         return false;
       }
-      const peerWord = this.#arena.peer(this.#at);
+      this.#cursor.advance();
+      const peerWord = this.#arena.peer(peer);
       if (this.#isWrong(peerWord, fwmark)) clearSource(this.#arena, peerWord);
     }
     return true;
@@ -84,7 +83,7 @@ export class Sources {
 
   /** Milliseconds until `step` has something to do. */
   sleepMs(nowMs: number): number {
-    if (this.#hold !== undefined) return 0;
+    if (this.#cursor !== undefined) return 0;
     return this.#changed ? Math.max(0, this.#nextMs - nowMs) : Infinity;
   }
 
@@ -95,8 +94,8 @@ export class Sources {
   }
 
   #end(): void {
-    this.#hold?.[Symbol.dispose]();
-    this.#hold = undefined;
+    this.#cursor?.[Symbol.dispose]();
+    this.#cursor = undefined;
   }
 
   #isWrong(peerWord: number, fwmark: number): boolean {

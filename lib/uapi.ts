@@ -18,7 +18,7 @@ import { UapiSetParser } from "./uapi_set.ts";
 import type { UapiSink } from "./uapi_set.ts";
 
 export { formatGet, formatStats } from "./uapi_get.ts";
-export type { UapiEndpoint, UapiSource } from "./uapi_get.ts";
+export type { UapiEndpoint, UapiPeerWalk, UapiSource } from "./uapi_get.ts";
 export {
   LineSplitter,
   LineTooLongError,
@@ -48,6 +48,7 @@ const OPERATIONS: ReadonlyMap<string, Operation> = new Map([
 class Session {
   readonly #write: (text: string) => Promise<void>;
   readonly #source: UapiSource;
+  readonly #sink: UapiSink;
   readonly #set: UapiSetParser;
   readonly #lines = new LineSplitter();
   #operation: Operation = "none";
@@ -64,16 +65,20 @@ class Session {
   ) {
     this.#bytesMax = bytesMax;
     this.#write = (text) => connection.write(text);
+    this.#sink = sink;
     this.#set = new UapiSetParser(sink);
     this.#source = source;
   }
 
   /** Handles a piece of input; false when the connection is to be closed. */
   async handle(chunk: Uint8Array): Promise<boolean> {
-    this.#set.resume();
     this.#bytes += chunk.length;
     if (this.#bytes > this.#bytesMax) return await this.#refuse();
     this.#lines.push(chunk);
+    if (this.#operation === "set") {
+      await this.#settled();
+      this.#set.resume();
+    }
     for (;;) {
       let line: string | null;
       try {
@@ -102,6 +107,11 @@ class Session {
     if (this.#operation === "set") await this.#finish();
   }
 
+  /** Waits until nobody else's change of many peers is under way. */
+  async #settled(): Promise<void> {
+    for (let busy; (busy = this.#sink.settled()) !== undefined;) await busy;
+  }
+
   /** A promise only where there is something to wait for: lines are many. */
   #line(line: string): boolean | Promise<boolean> {
     if (this.#operation === "none") {
@@ -109,7 +119,8 @@ class Session {
       if (operation === undefined) return false;
       this.#operation = operation;
       this.#getErrno = 0;
-      return true;
+      if (line === "get=1" || this.#sink.settled() === undefined) return true;
+      return this.#settled().then(() => true);
     }
     if (line === "") return this.#finish().then(() => true);
     if (this.#operation !== "set") {
@@ -117,7 +128,11 @@ class Session {
       return true;
     }
     const errno = this.#set.line(line);
-    return typeof errno === "number" ? true : errno.then(() => true);
+    if (typeof errno === "number") return true;
+    return errno.then(() => this.#settled()).then(() => {
+      this.#set.resume();
+      return true;
+    });
   }
 
   async #finish(): Promise<void> {

@@ -12,7 +12,12 @@ import { REJECT_AFTER_TIME_MS } from "./messages.ts";
 import { type PeerProgress, PendingEndpoints } from "./pending.ts";
 import { resolveAddresses } from "./resolve.ts";
 import { cString, ERRNO, errno, libc, SysError, wallMs } from "./sys/libc.ts";
-import type { UapiEndpoint, UapiSink, UapiSource } from "./uapi.ts";
+import type {
+  UapiEndpoint,
+  UapiPeerWalk,
+  UapiSink,
+  UapiSource,
+} from "./uapi.ts";
 
 const IF_NAMESIZE = 16;
 
@@ -126,10 +131,9 @@ export class UapiDevice implements UapiSink, UapiSource {
 
   // ---- set ----------------------------------------------------------------
 
-  setPrivateKey(key: Uint8Array): number {
+  setPrivateKey(key: Uint8Array): number | Promise<number> {
     const none = key.every((byte) => byte === 0);
-    this.#control.setPrivateKey(none ? null : key);
-    return 0;
+    return this.#control.setPrivateKey(none ? null : key)?.then(() => 0) ?? 0;
   }
 
   async setListenPort(port: number): Promise<number> {
@@ -150,9 +154,13 @@ export class UapiDevice implements UapiSink, UapiSource {
     }
   }
 
-  replacePeers(): void {
+  settled(): Promise<void> | undefined {
+    return this.#control.settled();
+  }
+
+  replacePeers(): Promise<void> | undefined {
     this.#names.close();
-    this.#control.removeAllPeers();
+    return this.#control.removeAllPeers();
   }
 
   findPeer(publicKey: Uint8Array): number {
@@ -164,9 +172,9 @@ export class UapiDevice implements UapiSink, UapiSource {
     return peer < 0 ? -ERRNO.ENOMEM : peer;
   }
 
-  removePeer(peer: number): void {
+  removePeer(peer: number): Promise<void> | undefined {
     this.#forgetName(peer);
-    this.#control.removePeer(peer);
+    return this.#control.removePeer(peer);
   }
 
   setPresharedKey(peer: number, key: Uint8Array): void {
@@ -188,8 +196,8 @@ export class UapiDevice implements UapiSink, UapiSource {
     this.#control.setPersistentKeepalive(peer, seconds);
   }
 
-  replaceAllowedIps(peer: number): void {
-    this.#control.allowedIps.removeByPeer(peer);
+  replaceAllowedIps(peer: number): Promise<void> | undefined {
+    return this.#control.removeAllowedIps(peer);
   }
 
   addAllowedIp(peer: number, address: Uint8Array, cidr: number): number {
@@ -224,8 +232,8 @@ export class UapiDevice implements UapiSink, UapiSource {
     return this.#sockets.fwmark;
   }
 
-  nextPeer(peer: number): number {
-    return this.#control.peers.next(peer);
+  walk(): UapiPeerWalk {
+    return this.#control.peers.walk();
   }
 
   publicKey(peer: number): Uint8Array {

@@ -238,7 +238,7 @@ class StrictDevice extends FakeDevice {
     this.#kinds.add("mark");
     return super.setFwmark(mark);
   }
-  override replacePeers(): void {
+  override replacePeers(): undefined {
     this.#kinds.add("replace");
     this.#touched.clear();
     super.replacePeers();
@@ -250,7 +250,7 @@ class StrictDevice extends FakeDevice {
     this.#peerIs(peer, "create");
     return peer;
   }
-  override removePeer(peer: number): void {
+  override removePeer(peer: number): undefined {
     this.#peerIs(peer, "remove");
     this.#touched.delete(peer);
     super.removePeer(peer);
@@ -278,7 +278,7 @@ class StrictDevice extends FakeDevice {
     check(isWithin(seconds, 65_535), `keepalive ${seconds}`);
     super.setPersistentKeepalive(peer, seconds);
   }
-  override replaceAllowedIps(peer: number): void {
+  override replaceAllowedIps(peer: number): undefined {
     this.#peerIs(peer, "replace ips");
     super.replaceAllowedIps(peer);
   }

@@ -181,6 +181,7 @@ export class MemoryDevice implements TunPort {
         return network.nowMs + network.wallOffsetMs;
       },
       outbound,
+      more: () => this.#controlAwake = true,
     });
     const allowedIps = new AllowedIpsReader(arena);
     const part = (thread: number) => ({
