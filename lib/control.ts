@@ -12,12 +12,7 @@ import { constantTimeEqual } from "./crypto/bytes.ts";
 import { publicKey } from "./crypto/x25519.ts";
 import { clearSource, fillEndpoint, writeEndpoint } from "./endpoint.ts";
 import { CONSUMED } from "./handshake.ts";
-import {
-  REJECT_AFTER_TIME_MS,
-  REKEY_AFTER_MESSAGES_HI,
-  REKEY_AFTER_TIME_MS,
-} from "./messages.ts";
-import { makeParts, type Parts } from "./parts.ts";
+import { makeParts, type ObjectCounts, type Parts } from "./parts.ts";
 import type { Peers } from "./peer.ts";
 import { PeerChanges } from "./peer_changes.ts";
 import { PeerFields } from "./peer_fields.ts";
@@ -36,7 +31,7 @@ import {
   type Waker,
 } from "./queueing.ts";
 import { KEYPAIR, PEER } from "./records.ts";
-import { Timestamps } from "./tai64n.ts";
+import { type TimestampFloor, Timestamps } from "./tai64n.ts";
 
 /**
  * Work on handshake messages before others have their turn: 4 handshakes, about
@@ -67,32 +62,6 @@ export interface ControlOptions {
   readonly timestamps?: TimestampFloor;
   /** Called when something was begun that `pump` goes on with. */
   readonly more: () => void;
-}
-
-/** Timestamps over the end of a daemon; see lib/timestamp_store. */
-export interface TimestampFloor {
-  /** Ms since the epoch: no timestamp before it. */
-  readonly floorMs: number;
-  /** Called with the time of each timestamp. */
-  used(ms: number): void;
-}
-
-/** Live objects of a device, by kind: all zero once it is closed. */
-export interface ObjectCounts {
-  /** Peers configured, and removed ones that workers still know. */
-  readonly peers: number;
-  /** Keypairs, and dead ones that workers still know. */
-  readonly keypairs: number;
-  /** Records of active peers. */
-  readonly sessions: number;
-  /** Peers with a timer pending. */
-  readonly timers: number;
-  /** Nodes of both tries. */
-  readonly allowedIpNodes: number;
-  /** Indices of handshakes and keypairs. */
-  readonly indices: number;
-  /** Records that wait for the workers. */
-  readonly retired: number;
 }
 
 /** The control side of one device. */
@@ -265,26 +234,12 @@ export class Control extends PeerFields {
 
   #handshakeWanted(peer: number, nowMs: number): void {
     if (!this.#up || this.#p.noise.identity.publicKey === null) return;
-    if (this.#hasFreshKey(peer, nowMs)) {
+    if (this.#p.keypairs.hasFresh(peer, nowMs)) {
       this.#p.handshakes.answerAsked(peer);
       this.#command(peer, COMMAND_FLUSH);
       return;
     }
     this.#sendInitiation(peer, false);
-  }
-
-  /** Whether the current keypair may seal and need not be renewed yet. */
-  #hasFreshKey(peer: number, nowMs: number): boolean {
-    const { i32, u32 } = this.#arena;
-    const current = i32[this.#arena.peer(peer) + PEER.CURRENT];
-    if (current === 0) return false;
-    const at = this.#arena.keypair(current);
-    const ageMs = nowMs - this.#arena.getF64(at + KEYPAIR.BIRTH_F64);
-    const limitMs = i32[at + KEYPAIR.INITIATOR] !== 0
-      ? REKEY_AFTER_TIME_MS
-      : REJECT_AFTER_TIME_MS;
-    return i32[at + KEYPAIR.SENDING_VALID] !== 0 && ageMs < limitMs &&
-      u32[at + KEYPAIR.SEND_COUNTER_HI] < REKEY_AFTER_MESSAGES_HI;
   }
 
   #sendInitiation(peer: number, retry: boolean): void {

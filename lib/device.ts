@@ -6,7 +6,9 @@
  * @module
  */
 import { Arena, type ArenaLimits, HEADER } from "./arena.ts";
-import { Control, type ObjectCounts, type TimestampFloor } from "./control.ts";
+import { Control } from "./control.ts";
+import type { ObjectCounts } from "./parts.ts";
+import type { TimestampFloor } from "./tai64n.ts";
 import { type CounterName, readCounters } from "./counters.ts";
 import type { AeadChoice } from "./crypto/aead.ts";
 import { PlainDatagrams } from "./datagrams_plain.ts";

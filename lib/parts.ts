@@ -20,6 +20,24 @@ import { RateLimiter } from "./ratelimiter.ts";
 import { KEYPAIR, SESSION } from "./records.ts";
 import { type TimerActions, Timers } from "./timers.ts";
 
+/** Live objects of a device, by kind: all zero once it is closed. */
+export interface ObjectCounts {
+  /** Peers configured, and removed ones that workers still know. */
+  readonly peers: number;
+  /** Keypairs, and dead ones that workers still know. */
+  readonly keypairs: number;
+  /** Records of active peers. */
+  readonly sessions: number;
+  /** Peers with a timer pending. */
+  readonly timers: number;
+  /** Nodes of both tries. */
+  readonly allowedIpNodes: number;
+  /** Indices of handshakes and keypairs. */
+  readonly indices: number;
+  /** Records that wait for the workers. */
+  readonly retired: number;
+}
+
 /** What the parts need of the outside. */
 export interface PartsOptions {
   readonly arena: Arena;

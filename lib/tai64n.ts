@@ -8,6 +8,14 @@
  */
 import { INITIATIONS_PER_SECOND, TIMESTAMP_LEN } from "./messages.ts";
 
+/** Timestamps over the end of a daemon; see lib/timestamp_store. */
+export interface TimestampFloor {
+  /** Ms since the epoch: no timestamp before it. */
+  readonly floorMs: number;
+  /** Called with the time of each timestamp. */
+  used(ms: number): void;
+}
+
 const BASE = 0x4000_0000_0000_000an;
 const NANOS_PER_SECOND = 1_000_000_000;
 const NANOS_PER_MS = 1_000_000;

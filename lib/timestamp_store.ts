@@ -10,7 +10,7 @@
  *
  * @module
  */
-import type { TimestampFloor } from "./control.ts";
+import type { TimestampFloor } from "./tai64n.ts";
 import type { Log } from "./log.ts";
 
 /** A time used is not written sooner than this after the one before. */
