@@ -11,7 +11,7 @@ import { type Arena, HEADER } from "./arena.ts";
 import { constantTimeEqual, wipe } from "./crypto/bytes.ts";
 import { publicKey } from "./crypto/x25519.ts";
 import { clearSource, fillEndpoint, writeEndpoint } from "./endpoint.ts";
-import { CONSUMED } from "./handshake.ts";
+import { CONSUMED, type FloodLevels } from "./handshake.ts";
 import {
   REJECT_AFTER_TIME_MS,
   REKEY_AFTER_MESSAGES_HI,
@@ -39,7 +39,8 @@ import { Timestamps } from "./tai64n.ts";
 
 /**
  * Work on handshake messages before others have their turn: 16 handshakes, about
- * 15 ms, or 128 messages that are checked and answered with cookies, about 1 ms.
+ * 15 ms; or 32 messages that are checked and answered with cookies, 0.3 ms, so
+ * that a flood gets a quarter of this thread's time and no more.
  */
 const HANDSHAKE_WORK_AT_ONCE = 16 * CONSUMED.COMPUTED;
 const LIMITER_COLLECT_MS = 1000;
@@ -99,6 +100,7 @@ export class Control extends PeerFields {
   readonly #inboundEvents: Mailbox;
   #limiterCollectedMs = 0;
   #collecting = false;
+  #flood = false;
 
   constructor(options: ControlOptions) {
     const { arena, fillRandom } = options;
@@ -141,6 +143,11 @@ export class Control extends PeerFields {
     return this.#p.peers;
   }
 
+  /** How much of a flood of handshake messages the sockets shall drop. */
+  get floodLevels(): FloodLevels {
+    return this.#p.handshakes.floodLevels;
+  }
+
   /** The allowed IPs of all peers. */
   get allowedIps(): AllowedIps {
     return this.#p.allowedIps;
@@ -166,6 +173,7 @@ export class Control extends PeerFields {
       left -= work;
       worked = true;
     }
+    this.#flood = this.#p.handshakes.watchFlood(nowMs);
     this.#p.grace.collect();
     this.#collectLimiter(nowMs);
     this.#o.outbound.wake();
@@ -176,7 +184,7 @@ export class Control extends PeerFields {
   sleepMs(): number {
     const limitMs = this.#p.grace.waiting > 0 || this.#collecting
       ? GRACE_POLL_MS
-      : this.#p.limiter.entries > 0
+      : this.#flood || this.#p.limiter.entries > 0
       ? LIMITER_COLLECT_MS
       : IDLE_MS;
     return this.#p.timers.sleepMs(this.#o.nowMs(), limitMs);
