@@ -21,10 +21,12 @@ export type { AeadChoice } from "./lib/crypto/aead.ts";
 export {
   type DatagramChoice,
   Device,
+  type DeviceObjects,
   type DeviceOptions,
   type EndReason,
   type OffloadChoice,
 } from "./lib/device.ts";
+export type { TimestampFloor } from "./lib/tai64n.ts";
 export type { Cidr, SocketAddress } from "./lib/ip.ts";
 export { createLog, type Log, type LogLevel } from "./lib/log.ts";
 export {

@@ -114,8 +114,9 @@ export const HEADER = {
   COMMANDS_QUEUE: 192,
   OUTBOUND_EVENTS_QUEUE: 256,
   INBOUND_EVENTS_QUEUE: 320,
-  /** Rings: 64 words of indices each (lib/queueing). */
+  /** Rings: 64 words of indices each (lib/queueing), or 32 for one of two. */
   HANDSHAKES_RING: 384,
+  COOKIE_HOLDERS_RING: 416,
   MESSAGES_RING: 448,
   /** Words 512 to 591: versions and roots of lib/peerlookup and lib/allowedips. */
   TABLES: 512,
@@ -144,7 +145,8 @@ export const MESSAGE_ENTRY = {
   MESSAGE: 16,
   WORDS: 64,
 } as const;
-export const HANDSHAKES_RING_CAPACITY = MAX_QUEUED_INCOMING_HANDSHAKES;
+/** Of each of the two rings of handshake messages that come in. */
+export const HANDSHAKES_RING_CAPACITY = MAX_QUEUED_INCOMING_HANDSHAKES / 2;
 export const MESSAGES_RING_CAPACITY = 1024;
 
 /** Answers about routes that are kept, and words of each (lib/routes). */
@@ -179,6 +181,7 @@ export const LIMITER_BUCKETS = 8_192;
 export interface ArenaLayout {
   readonly counters: number;
   readonly handshakesRing: number;
+  readonly cookieHoldersRing: number;
   readonly messagesRing: number;
   readonly work: number;
   readonly laneWork: number;
@@ -232,6 +235,7 @@ function layoutOf(limits: ArenaLimits): ArenaLayout {
   const layout = {
     counters: region(THREADS * COUNTERS_MAX * 2),
     handshakesRing: region(HANDSHAKES_RING_CAPACITY * MESSAGE_ENTRY.WORDS),
+    cookieHoldersRing: region(HANDSHAKES_RING_CAPACITY * MESSAGE_ENTRY.WORDS),
     messagesRing: region(MESSAGES_RING_CAPACITY * MESSAGE_ENTRY.WORDS),
     work: region(THREADS * WORK_BYTES / 4),
     laneWork: region(LANES_MAX * AEAD_WORK_BYTES / 4),

@@ -11,7 +11,7 @@ import { type Arena, HEADER } from "./arena.ts";
 import { constantTimeEqual } from "./crypto/bytes.ts";
 import { publicKey } from "./crypto/x25519.ts";
 import { clearSource, fillEndpoint, writeEndpoint } from "./endpoint.ts";
-import { CONSUMED } from "./handshake.ts";
+import { CONSUMED, type FloodLevels } from "./handshake.ts";
 import { makeParts, type ObjectCounts, type Parts } from "./parts.ts";
 import type { Peers } from "./peer.ts";
 import { PeerChanges } from "./peer_changes.ts";
@@ -35,7 +35,7 @@ import { type TimestampFloor, Timestamps } from "./tai64n.ts";
 
 /**
  * Work on handshake messages before others have their turn: 4 handshakes, about
- * 3 ms, or 32 messages that are checked and answered with cookies.
+ * 3 ms; or as many more messages that are checked and answered with cookies.
  */
 const HANDSHAKE_WORK_AT_ONCE = 4 * CONSUMED.COMPUTED;
 /** The same for initiations that outbound asks for: about 2 ms. */
@@ -74,6 +74,7 @@ export class Control extends PeerFields {
   readonly #changes: PeerChanges;
   #limiterCollectedMs = 0;
   #collecting = false;
+  #flood = false;
 
   constructor(options: ControlOptions) {
     const { arena, fillRandom } = options;
@@ -123,6 +124,11 @@ export class Control extends PeerFields {
     return this.#p.peers;
   }
 
+  /** How much of a flood of handshake messages the sockets shall drop. */
+  get floodLevels(): FloodLevels {
+    return this.#p.handshakes.floodLevels;
+  }
+
   /** The allowed IPs of all peers. */
   get allowedIps(): AllowedIps {
     return this.#p.allowedIps;
@@ -149,6 +155,7 @@ export class Control extends PeerFields {
       left -= work;
       worked = true;
     }
+    this.#flood = this.#p.handshakes.watchFlood(nowMs);
     this.#p.grace.collect();
     this.#collectLimiter(nowMs);
     this.#o.outbound.wake();
@@ -159,7 +166,7 @@ export class Control extends PeerFields {
   sleepMs(): number {
     const limitMs = this.#p.grace.waiting > 0 || this.#collecting
       ? GRACE_POLL_MS
-      : this.#p.limiter.entries > 0
+      : this.#flood || this.#p.limiter.entries > 0
       ? LIMITER_COLLECT_MS
       : IDLE_MS;
     return this.#p.timers.sleepMs(this.#o.nowMs(), limitMs);

@@ -41,7 +41,6 @@ export const COUNTER_NAMES = [
   "rx_bad_length",
   "rx_wrong_source",
   "rx_ecn_mismatch",
-  "rx_handshake_shed",
   "rx_handshake_queue_full",
   "rx_receive_failed",
   "rx_tun_write_failed",

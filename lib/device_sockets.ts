@@ -12,6 +12,8 @@
 import { type Arena, HEADER } from "./arena.ts";
 import type { Control } from "./control.ts";
 import type { PlainDatagrams } from "./datagrams_plain.ts";
+import { setFloodFilter } from "./flood_filter.ts";
+import type { FloodLevels } from "./handshake.ts";
 import { formatIp } from "./ip.ts";
 import type { Log } from "./log.ts";
 import {
@@ -34,6 +36,7 @@ import type { SocketSettings } from "./uapi_device.ts";
 const SWITCH_TIMEOUT_MS = 2_000;
 /** A routing loop is told of at most this often. */
 const LOOP_TOLD_MS = 10_000;
+const FLOOD_TOLD_MS = 60_000;
 const ROUTE_GROUPS = RTMGRP.IPV4_ADDRESS | RTMGRP.IPV4_ROUTE |
   RTMGRP.IPV4_RULE | RTMGRP.IPV6_ADDRESS | RTMGRP.IPV6_ROUTE |
   RTMGRP.IPV6_RULE;
@@ -66,6 +69,9 @@ export class DeviceSockets implements SocketSettings {
   readonly #routes: Routes;
   readonly #answers: RouteAnswers;
   #loopToldMs = -Infinity;
+  /** What the sockets' filter was made for; none: they have no filter. */
+  #floodLevels: FloodLevels | undefined;
+  #floodToldMs = -Infinity;
   readonly #cleanup: DisposableStack;
   #control: Control | undefined;
   #sources: Sources | undefined;
@@ -135,9 +141,36 @@ export class DeviceSockets implements SocketSettings {
       this.#sources?.changed();
       this.#answers.forget();
     }
+    this.#followFlood();
     const looped = this.#answers.step();
     if (looped !== undefined) this.#tellLoop(looped);
     return this.#sources?.step(bootMs(), this.#fwmark) ?? false;
+  }
+
+  /** Has the sockets drop as much of a flood as control cannot check. */
+  #followFlood(): void {
+    const sockets = this.#sockets;
+    const levels = this.#control?.floodLevels;
+    if (sockets === undefined || levels === undefined) return;
+    const [first, held] = this.#floodLevels ?? [0, 0];
+    if (levels[0] === first && levels[1] === held) return;
+    const before = first + held;
+    const after = levels[0] + levels[1];
+    this.#floodLevels = levels;
+    if (before === 0 && bootMs() - this.#floodToldMs >= FLOOD_TOLD_MS) {
+      this.#floodToldMs = bootMs();
+      this.#o.log.error(
+        "a flood of handshake messages: some of them are dropped unread",
+      );
+    } else if (after === 0) {
+      this.#o.log.verbose("the flood of handshake messages is over");
+    }
+    if (this.#o.plain !== undefined) return;
+    try {
+      setFloodFilter(sockets, levels);
+    } catch (error) {
+      this.#o.log.error(error instanceof Error ? error.message : `${error}`);
+    }
   }
 
   /** The interface's number where the sockets are; 0: it is elsewhere. */
@@ -290,6 +323,7 @@ export class DeviceSockets implements SocketSettings {
     const i32 = this.#i32;
     const old = this.#sockets;
     this.#sockets = sockets;
+    this.#floodLevels = undefined;
     if (sockets !== undefined) this.#port = sockets.port;
     else this.#o.plain?.close();
     i32[HEADER.SOCKET_FD] = sockets?.v6 ?? -1;

@@ -8,7 +8,6 @@
  */
 import {
   type Arena,
-  HANDSHAKES_RING_CAPACITY,
   HEADER,
   MESSAGE_ENTRY,
   MESSAGES_RING_CAPACITY,
@@ -16,6 +15,7 @@ import {
 import { type Cookies, MAC_STATE } from "./cookie.ts";
 import { COUNT, type Counters } from "./counters.ts";
 import { readEndpoint, writeEndpoint } from "./endpoint.ts";
+import { FloodLevel } from "./flood.ts";
 import {
   COOKIE_REPLY,
   HANDSHAKE_DSCP,
@@ -29,7 +29,12 @@ import {
 } from "./messages.ts";
 import type { Noise } from "./noise.ts";
 import type { Sessions } from "./noise_sessions.ts";
-import { COMMAND_KEEPALIVE, type Mailbox, MessageRing } from "./queueing.ts";
+import {
+  COMMAND_KEEPALIVE,
+  handshakeRings,
+  type Mailbox,
+  MessageRing,
+} from "./queueing.ts";
 import type { RateLimiter } from "./ratelimiter.ts";
 import { ENDPOINT, PEER, SESSION } from "./records.ts";
 import type { Timers } from "./timers.ts";
@@ -38,7 +43,10 @@ import type { Timers } from "./timers.ts";
  * Work that a message was: codes alone, or products of keys, too. These take
  * longer by more than the figures say, but are what the work is for.
  */
-export const CONSUMED = { NOTHING: 0, CHECKED: 1, COMPUTED: 8 } as const;
+export const CONSUMED = { NOTHING: 0, CHECKED: 1, COMPUTED: 2 } as const;
+
+/** Levels (lib/flood) of messages without a mac2, and with one. */
+export type FloodLevels = readonly [first: number, cookieHolders: number];
 
 /** What {@link Handshakes} works on. */
 export interface HandshakesOptions {
@@ -60,7 +68,9 @@ export interface HandshakesOptions {
 export class Handshakes {
   readonly #o: HandshakesOptions;
   readonly #arena: Arena;
-  readonly #incoming: MessageRing;
+  readonly #incoming: readonly MessageRing[];
+  readonly #levels = [new FloodLevel(), new FloodLevel()] as const;
+  #turn = 0;
   readonly #outgoing: MessageRing;
   #lastUnderLoadMs = -Infinity;
   // In a flood, to make an array for each message would be half of the work.
@@ -73,12 +83,7 @@ export class Handshakes {
     this.#o = options;
     this.#arena = options.arena;
     const { layout } = options.arena;
-    this.#incoming = new MessageRing(
-      options.arena,
-      HEADER.HANDSHAKES_RING,
-      layout.handshakesRing,
-      HANDSHAKES_RING_CAPACITY,
-    );
+    this.#incoming = handshakeRings(options.arena);
     this.#outgoing = new MessageRing(
       options.arena,
       HEADER.MESSAGES_RING,
@@ -89,23 +94,46 @@ export class Handshakes {
 
   /** Handshake messages that wait. */
   get queued(): number {
-    return this.#incoming.length;
+    const [first, cookieHolders] = this.#incoming;
+    return first.length + cookieHolders.length;
+  }
+
+  /** How much of a flood the sockets shall drop; changes with `watchFlood`. */
+  get floodLevels(): FloodLevels {
+    const [first, cookieHolders] = this.#levels;
+    return [first.level, cookieHolders.level];
+  }
+
+  /** Looks at what waits. @returns whether to look again soon */
+  watchFlood(nowMs: number): boolean {
+    let flood = false;
+    for (const [i, level] of this.#levels.entries()) {
+      level.update(this.#incoming[i].length, nowMs);
+      flood ||= level.level > 0;
+    }
+    return flood;
   }
 
   /**
-   * Handles the oldest waiting message.
+   * Handles the oldest waiting message, of the two rings in turn.
    *
    * @returns how much work it was, one of CONSUMED; 0 when there is none
    */
   consumeNext(nowMs: number): number {
-    const entry = this.#incoming.peek();
+    this.#turn ^= 1;
+    let ring = this.#incoming[this.#turn];
+    let entry = ring.peek();
+    if (entry === 0) {
+      ring = this.#incoming[this.#turn ^ 1];
+      entry = ring.peek();
+    }
     if (entry === 0) return CONSUMED.NOTHING;
     const { u8 } = this.#arena;
     const from = (entry + MESSAGE_ENTRY.MESSAGE) * 4;
     const message = this.#room(u8[from]);
     for (let i = 0; i < message.length; i++) message[i] = u8[from + i];
     const work = this.#consume(message, entry + MESSAGE_ENTRY.ENDPOINT, nowMs);
-    this.#incoming.release();
+    ring.release();
     return work;
   }
 
@@ -120,7 +148,9 @@ export class Handshakes {
 
   /** Drops all waiting messages: the interface goes down. */
   drain(): void {
-    while (this.#incoming.peek() !== 0) this.#incoming.release();
+    for (const ring of this.#incoming) {
+      while (ring.peek() !== 0) ring.release();
+    }
   }
 
   /**
@@ -185,9 +215,16 @@ export class Handshakes {
     return CONSUMED.COMPUTED;
   }
 
-  /** Whether the queue is an eighth full, or was in the last second. */
+  /**
+   * Whether the queue is an eighth full, or was in the last second; or would be
+   * if the sockets took in all.
+   */
   #underLoad(nowMs: number): boolean {
-    if (this.#incoming.length >= UNDER_LOAD_QUEUE_LENGTH) {
+    const [first, cookieHolders] = this.#levels;
+    if (
+      this.queued >= UNDER_LOAD_QUEUE_LENGTH || first.level > 0 ||
+      cookieHolders.level > 0
+    ) {
       this.#lastUnderLoadMs = nowMs;
       return true;
     }

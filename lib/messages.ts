@@ -118,11 +118,6 @@ export const MAX_PEERS_PER_DEVICE = 1 << 20;
 export const MAX_QUEUED_INCOMING_HANDSHAKES = 4096;
 /** Length of the handshake queue from which on the device is under load. */
 export const UNDER_LOAD_QUEUE_LENGTH = MAX_QUEUED_INCOMING_HANDSHAKES / 8;
-/**
- * Length of the queue from which on only handshake messages with a mac2 are
- * taken in (the kernel, from there on, takes them only while nobody else does).
- */
-export const HANDSHAKE_SHED_LENGTH = MAX_QUEUED_INCOMING_HANDSHAKES / 2;
 /** The device stays under load this long after the queue was last that long. */
 export const UNDER_LOAD_HYSTERESIS_MS = 1_000;
 export const MAX_STAGED_PACKETS = 128;

@@ -11,7 +11,6 @@ import type { AllowedIpsReader } from "./allowedips.ts";
 import {
   type Arena,
   CHAINS,
-  HANDSHAKES_RING_CAPACITY,
   HEADER,
   MESSAGE_ENTRY,
   RX_SLOTS,
@@ -41,7 +40,6 @@ import {
   COOKIE_REPLY,
   DATA,
   DATA_OVERHEAD,
-  HANDSHAKE_SHED_LENGTH,
   MAC_LEN,
   MESSAGE_DATA,
   messageType,
@@ -55,9 +53,10 @@ import {
   EVENT_ARMED,
   EVENT_HANDSHAKE_WANTED,
   EVENT_KEY_CONFIRMED,
+  handshakeRings,
   inboundEvents,
   type Mailbox,
-  MessageRing,
+  type MessageRing,
   type Waker,
 } from "./queueing.ts";
 import { CHAIN, CHAIN_PACKETS, ENDPOINT, KEYPAIR, PEER } from "./records.ts";
@@ -98,6 +97,7 @@ export class Inbound {
   readonly #counters: Counters;
   readonly #events: Mailbox;
   readonly #handshakes: MessageRing;
+  readonly #cookieHolders: MessageRing;
   readonly #epoch: EpochReader;
   readonly #crypt: Crypt;
   /** Slots that the next messages go to. */
@@ -126,12 +126,7 @@ export class Inbound {
     this.#parts = parts;
     this.#counters = new Counters(arena, THREAD_INBOUND);
     this.#events = inboundEvents(arena);
-    this.#handshakes = new MessageRing(
-      arena,
-      HEADER.HANDSHAKES_RING,
-      arena.layout.handshakesRing,
-      HANDSHAKES_RING_CAPACITY,
-    );
+    [this.#handshakes, this.#cookieHolders] = handshakeRings(arena);
     this.#epoch = new EpochReader(arena, HEADER.INBOUND_EPOCH);
     this.#crypt = new Crypt(parts, OPENING, this.#epoch, this.#counters);
     for (let slot = RX_SLOTS; slot > 0; slot--) {
@@ -315,15 +310,12 @@ export class Inbound {
       this.#u32[k + KEYPAIR.RECEIVE_COUNTER_LO] < REJECT_AFTER_MESSAGES_LO;
   }
 
-  /** Copies a handshake message, at most 148 bytes, to control's ring. */
+  /** Copies a handshake message, at most 148 bytes, to a ring of control's. */
   #queueHandshake(slot: number, at: number, length: number): void {
-    // In a flood the second half of the queue is for those who were given a
-    // cookie before: what forged addresses send cannot keep them out.
-    if (
-      this.#handshakes.length >= HANDSHAKE_SHED_LENGTH &&
-      length !== COOKIE_REPLY.end && !this.#hasMac2(at, length)
-    ) return this.#counters.add(COUNT.rx_handshake_shed);
-    const entry = this.#handshakes.reserve();
+    const ring = length === COOKIE_REPLY.end || this.#hasMac2(at, length)
+      ? this.#cookieHolders
+      : this.#handshakes;
+    const entry = ring.reserve();
     if (entry === 0) return this.#counters.add(COUNT.rx_handshake_queue_full);
     const from = this.#arena.rxEndpoint(slot);
     for (let w = 0; w < ENDPOINT.WORDS; w++) {
@@ -331,7 +323,7 @@ export class Inbound {
     }
     this.#i32[entry + MESSAGE_ENTRY.LENGTH] = length;
     this.#u8.copyWithin((entry + MESSAGE_ENTRY.MESSAGE) * 4, at, at + length);
-    this.#handshakes.publish();
+    ring.publish();
     this.#tell = true;
   }
 
