@@ -205,8 +205,12 @@ async function traffic(
   for (const [key, values] of Object.entries(all)) {
     figures[key] = median(values);
   }
-  figures["ping_ratio"] = figures["ping_us_many"] / figures["ping_us_one"];
-  figures["tcp_ratio"] = figures["tcp_mbps_many"] / figures["tcp_mbps_one"];
+  // Of neighbours in time, as the machine's speed changes.
+  for (const name of ["ping_us", "tcp_mbps"]) {
+    const one = all[`${name}_one`];
+    const ratios = all[`${name}_many`].map((value, i) => value / one[i]);
+    figures[`${name}_ratio`] = median(ratios);
+  }
 }
 
 /** CPU time of the longest turn of control while the peers come, are told and go. */

@@ -43,6 +43,7 @@ const HUB_INNER = "10.0.0.1";
 /** All far ends begin within this time of the start. */
 const STORM_SPREAD_MS = 1_000;
 const STORM_LIMIT_MS = 600_000;
+const STORM_TELL_MS = 5_000;
 
 const options = parseArgs(Deno.args, {
   boolean: ["json"],
@@ -225,6 +226,7 @@ function measureStorm(count: number): Record<string, number> {
   const { network, hub, far } = bench;
   const random = new SeededRandom(7);
   const startMs = network.nowMs;
+  let toldMs = startMs + STORM_TELL_MS;
   const retryMs = (): number =>
     REKEY_TIMEOUT_MS + random.below(REKEY_TIMEOUT_JITTER_MS);
   let queue: Attempt[] = Array.from({ length: count }, (_, i) => ({
@@ -259,6 +261,11 @@ function measureStorm(count: number): Record<string, number> {
       if (type === MESSAGE_RESPONSE) connected++;
       if (type === MESSAGE_COOKIE_REPLY) cookies++;
     }
+    if (network.nowMs >= toldMs) {
+      toldMs += STORM_TELL_MS;
+      const seconds = (network.nowMs - startMs) / 1000;
+      console.error(`${seconds.toFixed(0)} s: ${connected} connected`);
+    }
     if (halfMs === 0 && connected >= count / 2) {
       halfMs = network.nowMs - startMs;
     }
@@ -277,16 +284,18 @@ function measureStorm(count: number): Record<string, number> {
   };
 }
 
+/** Prints what is done at once, as the storm takes minutes. */
+function done(title: string, figures: Record<string, number>): typeof figures {
+  if (options.json) return figures;
+  console.log(title);
+  for (const [name, value] of Object.entries(figures)) {
+    console.log(`${name.padStart(28)}${value.toFixed(2).padStart(14)}`);
+  }
+  return figures;
+}
+
 const results = {
-  sessions: measureSessions(Number(options.sessions)),
-  storm: measureStorm(Number(options.storm)),
+  sessions: done("sessions", measureSessions(Number(options.sessions))),
+  storm: done("storm", measureStorm(Number(options.storm))),
 };
 if (options.json) console.log(JSON.stringify(results));
-else {
-  for (const [title, figures] of Object.entries(results)) {
-    console.log(title);
-    for (const [name, value] of Object.entries(figures)) {
-      console.log(`${name.padStart(28)}${value.toFixed(2).padStart(14)}`);
-    }
-  }
-}
