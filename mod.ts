@@ -16,11 +16,13 @@
  */
 export type { ArenaLimits } from "./lib/arena.ts";
 export type { ObjectCounts } from "./lib/control.ts";
+export type { ObjectCounts, TimestampFloor } from "./lib/control.ts";
 export { COUNTER_NAMES, type CounterName } from "./lib/counters.ts";
 export type { AeadChoice } from "./lib/crypto/aead.ts";
 export {
   type DatagramChoice,
   Device,
+  type DeviceObjects,
   type DeviceOptions,
   type EndReason,
   type OffloadChoice,
@@ -29,6 +31,7 @@ export type { Cidr, SocketAddress } from "./lib/ip.ts";
 export { createLog, type Log, type LogLevel } from "./lib/log.ts";
 export {
   getDevice,
+  getStats,
   listDevices,
   setDevice,
   type UapiClientOptions,
