@@ -15,7 +15,6 @@
  * @module
  */
 export type { ArenaLimits } from "./lib/arena.ts";
-export type { ObjectCounts } from "./lib/control.ts";
 export type { ObjectCounts, TimestampFloor } from "./lib/control.ts";
 export { COUNTER_NAMES, type CounterName } from "./lib/counters.ts";
 export type { AeadChoice } from "./lib/crypto/aead.ts";
