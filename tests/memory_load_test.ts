@@ -373,7 +373,7 @@ Deno.test("what waits is handled in turn, with a cookie and without", () => {
     return [];
   };
   network.settle();
-  assert(waiting >= 0 && waiting < 100, `after ${waiting} others`);
+  assert(waiting >= 0 && waiting < 200, `after ${waiting} others`);
   closeAll(pair.a, b);
 });
 
