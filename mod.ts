@@ -31,6 +31,7 @@ export type { Cidr, SocketAddress } from "./lib/ip.ts";
 export { createLog, type Log, type LogLevel } from "./lib/log.ts";
 export {
   getDevice,
+  getStats,
   listDevices,
   setDevice,
   type UapiClientOptions,

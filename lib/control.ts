@@ -35,7 +35,9 @@ import { type TimestampFloor, Timestamps } from "./tai64n.ts";
 
 /**
  * Work on handshake messages before others have their turn: 8 handshakes, about
- * 6 ms; or twice as many messages that are checked and answered with cookies.
+ * 6 ms; or twice as many answers with cookies, or eight times as many messages
+ * with a wrong code, so that a flood gets a share of this thread's time and no
+ * more.
  */
 const HANDSHAKE_WORK_AT_ONCE = 8 * CONSUMED.COMPUTED;
 /** The same for initiations that outbound asks for: about 2 ms. */

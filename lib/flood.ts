@@ -15,15 +15,17 @@ export const FLOOD_LEVEL_MAX = 6;
 const BEHIND = HANDSHAKES_RING_CAPACITY / 2;
 /** Length below which control keeps up. */
 const CALM = HANDSHAKES_RING_CAPACITY / 8;
-/** How soon a change may follow another, upwards and downwards. */
+/** How soon the level may rise again, and fall. */
 const RAISE_MS = 100;
-const LOWER_MS = 2_000;
+const LOWER_MS = 500;
 
 /** The level of one ring. */
 export class FloodLevel {
   #level = 0;
   #changedMs = -Infinity;
   #busyMs = -Infinity;
+  #lookedMs = -Infinity;
+  #waited = 0;
 
   /** 0: all are taken in. */
   get level(): number {
@@ -33,21 +35,22 @@ export class FloodLevel {
   /** Called often, with what waits. @param nowMs never goes back */
   update(waiting: number, nowMs: number): void {
     if (waiting >= CALM) this.#busyMs = nowMs;
-    if (waiting >= BEHIND) {
-      if (this.#level < FLOOD_LEVEL_MAX && this.#sinceMs(nowMs) >= RAISE_MS) {
-        this.#level++;
-        this.#changedMs = nowMs;
-      }
-    } else if (
-      this.#level > 0 && this.#sinceMs(nowMs) >= LOWER_MS &&
-      nowMs - this.#busyMs >= LOWER_MS
-    ) {
-      this.#level--;
-      this.#changedMs = nowMs;
+    if (nowMs - this.#lookedMs >= RAISE_MS) {
+      // While it gets less, the level is right.
+      const grown = waiting >= this.#waited;
+      this.#lookedMs = nowMs;
+      this.#waited = waiting;
+      if (waiting >= BEHIND && grown) this.#set(this.#level + 1, nowMs);
     }
+    if (
+      nowMs - this.#changedMs >= LOWER_MS && nowMs - this.#busyMs >= LOWER_MS
+    ) this.#set(this.#level - 1, nowMs);
   }
 
-  #sinceMs(nowMs: number): number {
-    return nowMs - this.#changedMs;
+  #set(level: number, nowMs: number): void {
+    const bounded = Math.min(FLOOD_LEVEL_MAX, Math.max(0, level));
+    if (bounded === this.#level) return;
+    this.#level = bounded;
+    this.#changedMs = nowMs;
   }
 }

@@ -40,10 +40,15 @@ import { ENDPOINT, PEER, SESSION } from "./records.ts";
 import type { Timers } from "./timers.ts";
 
 /**
- * Work that a message was: codes alone, or products of keys, too. These take
- * longer by more than the figures say, but are what the work is for.
+ * Work that a message was: one code, an answer with a cookie, or products of
+ * keys. These take longer than the figure says, but are what the work is for.
  */
-export const CONSUMED = { NOTHING: 0, CHECKED: 1, COMPUTED: 2 } as const;
+export const CONSUMED = {
+  NOTHING: 0,
+  CHECKED: 1,
+  ANSWERED: 4,
+  COMPUTED: 8,
+} as const;
 
 /** Levels (lib/flood) of messages without a mac2, and with one. */
 export type FloodLevels = readonly [first: number, cookieHolders: number];
@@ -200,11 +205,11 @@ export class Handshakes {
       counters.add(COUNT.handshake_under_load);
       if (macs !== MAC_STATE.VALID_WITH_COOKIE) {
         this.#sendCookieReply(message, endpoint, nowMs);
-        return CONSUMED.CHECKED;
+        return CONSUMED.ANSWERED;
       }
       if (!limiter.allow(endpoint + ENDPOINT.ADDRESS, nowMs)) {
         counters.add(COUNT.handshake_ratelimited);
-        return CONSUMED.CHECKED;
+        return CONSUMED.ANSWERED;
       }
     }
     if (type === MESSAGE_INITIATION) {

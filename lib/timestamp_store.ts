@@ -91,9 +91,14 @@ export class TimestampStore implements TimestampFloor {
     this.#saving = this.#saving.then(() => this.#save(ms));
   }
 
+  /** Resolves when what was to be written is. */
+  async settled(): Promise<void> {
+    await this.#saving;
+  }
+
   /** Writes the last time used. */
   async close(): Promise<void> {
-    await this.#saving;
+    await this.settled();
     if (this.#lastMs > this.#savedMs) await this.#save(this.#lastMs);
   }
 

@@ -22,25 +22,32 @@ Deno.test("the level rises while control is behind, step by step", () => {
   assertEquals(levels.at(-1), FLOOD_LEVEL_MAX);
 });
 
-Deno.test("the level falls once control has kept up for two seconds", () => {
+Deno.test("the level does not rise while what waits gets less", () => {
+  const flood = new FloodLevel();
+  flood.update(FULL, 1_000);
+  assertEquals(flood.level, 1);
+  for (let ms = 1_100; ms <= 1_900; ms += 100) {
+    flood.update(FULL - (ms - 1_000), ms);
+  }
+  assertEquals(flood.level, 1);
+  flood.update(FULL - 800, 2_000);
+  assertEquals(flood.level, 2);
+});
+
+Deno.test("the level falls each half second in which control keeps up", () => {
   const flood = new FloodLevel();
   flood.update(FULL, 1_000);
   flood.update(FULL, 1_100);
   assertEquals(flood.level, 2);
-  for (let ms = 1_100; ms <= 10_000; ms += 100) {
+  for (let ms = 1_100; ms <= 10_000; ms += 50) {
     flood.update(FULL / 8, ms);
   }
   assertEquals(flood.level, 2, "neither behind nor calm");
-  flood.update(0, 11_999);
-  assertEquals(flood.level, 2);
-  flood.update(0, 12_000);
-  assertEquals(flood.level, 1);
-  flood.update(0, 13_999);
-  assertEquals(flood.level, 1);
-  flood.update(0, 14_000);
-  assertEquals(flood.level, 0);
-  flood.update(0, 20_000);
-  assertEquals(flood.level, 0);
+  const levels = [10_499, 10_500, 10_999, 11_000, 20_000].map((ms) => {
+    flood.update(0, ms);
+    return flood.level;
+  });
+  assertEquals(levels, [2, 1, 1, 0, 0]);
 });
 
 /** Runs the program on a datagram, as Linux would. */

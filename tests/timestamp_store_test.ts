@@ -77,7 +77,7 @@ withDirectory(
     const path = `${top}/wg0.timestamp`;
     for (let ms = 0; ms <= 3 * SAVE_INTERVAL_MS; ms += SAVE_INTERVAL_MS / 4) {
       store.used(NOW_MS + ms);
-      await new Promise((resolve) => setTimeout(resolve, 30));
+      await store.settled();
       const saved = Number(Deno.readTextFileSync(path));
       assert(NOW_MS + ms - saved < SAVE_INTERVAL_MS);
       if (!writes.includes(String(saved))) writes.push(String(saved));
