@@ -39,8 +39,8 @@ import { Timestamps } from "./tai64n.ts";
 
 /**
  * Work on handshake messages before others have their turn: 16 handshakes, about
- * 15 ms; or 64 answers with cookies, or 128 messages with a wrong code, half a
- * millisecond, so that a flood gets a third of this thread's time and no more.
+ * 15 ms; or 32 answers with cookies or 128 messages with a wrong code, 0.3 ms,
+ * so that a flood gets a quarter of this thread's time and no more.
  */
 const HANDSHAKE_WORK_AT_ONCE = 16 * CONSUMED.COMPUTED;
 const LIMITER_COLLECT_MS = 1000;

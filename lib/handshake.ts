@@ -46,7 +46,7 @@ import type { Timers } from "./timers.ts";
 export const CONSUMED = {
   NOTHING: 0,
   CHECKED: 1,
-  ANSWERED: 2,
+  ANSWERED: 4,
   COMPUTED: 8,
 } as const;
 
