@@ -11,7 +11,7 @@ import { type Arena, HEADER } from "./arena.ts";
 import { constantTimeEqual, wipe } from "./crypto/bytes.ts";
 import { publicKey } from "./crypto/x25519.ts";
 import { clearSource, fillEndpoint, writeEndpoint } from "./endpoint.ts";
-import { CONSUMED, type FloodLevels } from "./handshake.ts";
+import type { FloodLevels } from "./handshake.ts";
 import {
   REJECT_AFTER_TIME_MS,
   REKEY_AFTER_MESSAGES_HI,
@@ -37,12 +37,6 @@ import {
 import { KEYPAIR, PEER } from "./records.ts";
 import { Timestamps } from "./tai64n.ts";
 
-/**
- * Work on handshake messages before others have their turn: 16 handshakes, about
- * 15 ms; or 32 answers with cookies or 128 messages with a wrong code, 0.3 ms,
- * so that a flood gets a quarter of this thread's time and no more.
- */
-const HANDSHAKE_WORK_AT_ONCE = 16 * CONSUMED.COMPUTED;
 const LIMITER_COLLECT_MS = 1000;
 /** How soon control looks again whether the workers let go of retired records. */
 const GRACE_POLL_MS = 10;
@@ -167,12 +161,7 @@ export class Control extends PeerFields {
     worked = this.#drainOutbound(nowMs) || worked;
     // A datagram read as the interface went down must not bring keys back.
     if (!this.#up) this.#p.handshakes.drain();
-    for (let left = HANDSHAKE_WORK_AT_ONCE; left > 0;) {
-      const work = this.#p.handshakes.consumeNext(nowMs);
-      if (work === CONSUMED.NOTHING) break;
-      left -= work;
-      worked = true;
-    }
+    worked = this.#p.handshakes.consume(nowMs) || worked;
     this.#flood = this.#p.handshakes.watchFlood(nowMs);
     this.#p.grace.collect();
     this.#collectLimiter(nowMs);
