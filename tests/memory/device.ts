@@ -11,7 +11,6 @@ import {
   type ArenaLimits,
   BATCH,
   HEADER,
-  SLOT_HEADROOM,
   THREAD_INBOUND,
   THREAD_OUTBOUND,
 } from "../../lib/arena.ts";
