@@ -11,7 +11,7 @@ import { type Arena, HEADER } from "./arena.ts";
 import { constantTimeEqual } from "./crypto/bytes.ts";
 import { publicKey } from "./crypto/x25519.ts";
 import { clearSource, fillEndpoint, writeEndpoint } from "./endpoint.ts";
-import { CONSUMED, type FloodLevels } from "./handshake.ts";
+import type { FloodLevels } from "./handshake.ts";
 import { makeParts, type ObjectCounts, type Parts } from "./parts.ts";
 import type { Peers } from "./peer.ts";
 import { PeerChanges } from "./peer_changes.ts";
@@ -33,14 +33,7 @@ import {
 import { KEYPAIR, PEER } from "./records.ts";
 import { type TimestampFloor, Timestamps } from "./tai64n.ts";
 
-/**
- * Work on handshake messages before others have their turn: 8 handshakes, about
- * 6 ms; or twice as many answers with cookies, or eight times as many messages
- * with a wrong code, so that a flood gets a share of this thread's time and no
- * more.
- */
-const HANDSHAKE_WORK_AT_ONCE = 8 * CONSUMED.COMPUTED;
-/** The same for initiations that outbound asks for: about 2 ms. */
+/** Initiations that outbound asks for before others have their turn: about 2 ms. */
 const INITIATIONS_AT_ONCE = 4;
 const LIMITER_COLLECT_MS = 1000;
 /** How soon control looks again whether the workers let go of retired records. */
@@ -151,12 +144,7 @@ export class Control extends PeerFields {
     worked = this.#changes.run() || worked;
     // A datagram read as the interface went down must not bring keys back.
     if (!this.#up) this.#p.handshakes.drain();
-    for (let left = HANDSHAKE_WORK_AT_ONCE; left > 0;) {
-      const work = this.#p.handshakes.consumeNext(nowMs);
-      if (work === CONSUMED.NOTHING) break;
-      left -= work;
-      worked = true;
-    }
+    worked = this.#p.handshakes.consume(nowMs) || worked;
     this.#flood = this.#p.handshakes.watchFlood(nowMs);
     this.#p.grace.collect();
     this.#collectLimiter(nowMs);
