@@ -127,16 +127,22 @@ export const HEADER = {
   WORDS: 1024,
 } as const;
 
-/** Entries of a ring of whole messages: length, endpoint, peer, DS field, message. */
+/** Entries of a ring of whole messages: length, peer, DS field, endpoint, message. */
 export const MESSAGE_ENTRY = {
   LENGTH: 0,
   PEER: 1,
   DS: 2,
   ENDPOINT: 3,
+  /** When it was received: low 32 bits of boot time in ms. */
+  STAMP: 15,
   MESSAGE: 16,
   WORDS: 64,
 } as const;
-export const HANDSHAKES_RING_CAPACITY = MAX_QUEUED_INCOMING_HANDSHAKES;
+/**
+ * Four times the kernel's, so that a storm of handshakes, which are repeated
+ * together, leaves work until the repetition (lib/handshake drops what is older).
+ */
+export const HANDSHAKES_RING_CAPACITY = 4 * MAX_QUEUED_INCOMING_HANDSHAKES;
 export const MESSAGES_RING_CAPACITY = 1024;
 
 /** Counters of one thread: as many 64-bit floats at most. */

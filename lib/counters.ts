@@ -45,6 +45,7 @@ export const COUNTER_NAMES = [
   "handshake_invalid_mac",
   "handshake_under_load",
   "handshake_ratelimited",
+  "handshake_stale",
   "handshake_refused_initiation",
   "handshake_refused_response",
   "handshake_refused_cookie_reply",

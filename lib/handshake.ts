@@ -13,6 +13,7 @@ import {
   MESSAGE_ENTRY,
   MESSAGES_RING_CAPACITY,
 } from "./arena.ts";
+import { stampMs } from "./activity.ts";
 import { type Cookies, MAC_STATE } from "./cookie.ts";
 import { COUNT, type Counters } from "./counters.ts";
 import { readEndpoint, writeEndpoint } from "./endpoint.ts";
@@ -33,6 +34,9 @@ import { COMMAND_KEEPALIVE, type Mailbox, MessageRing } from "./queueing.ts";
 import type { RateLimiter } from "./ratelimiter.ts";
 import { ENDPOINT, PEER, SESSION } from "./records.ts";
 import type { Timers } from "./timers.ts";
+
+/** Age at which a message is repeated, less the time of an answer. */
+const STALE_MS = REKEY_TIMEOUT_MS - 500;
 
 /** What {@link Handshakes} works on. */
 export interface HandshakesOptions {
@@ -81,7 +85,7 @@ export class Handshakes {
 
   /** Handles the oldest waiting message; false when there is none. */
   consumeNext(nowMs: number): boolean {
-    const entry = this.#incoming.peek();
+    const entry = this.#nextInTime(nowMs);
     if (entry === 0) return false;
     const length = this.#arena.u32[entry + MESSAGE_ENTRY.LENGTH];
     const from = (entry + MESSAGE_ENTRY.MESSAGE) * 4;
@@ -89,6 +93,21 @@ export class Handshakes {
     this.#consume(message, entry + MESSAGE_ENTRY.ENDPOINT, nowMs);
     this.#incoming.release();
     return true;
+  }
+
+  /**
+   * The oldest message that its sender has not repeated yet; those before it are
+   * dropped: an answer to them would be for nothing.
+   */
+  #nextInTime(nowMs: number): number {
+    for (;;) {
+      const entry = this.#incoming.peek();
+      if (entry === 0) return 0;
+      const stamp = this.#arena.i32[entry + MESSAGE_ENTRY.STAMP];
+      if (nowMs - stampMs(stamp, nowMs) < STALE_MS) return entry;
+      this.#incoming.release();
+      this.#o.counters.add(COUNT.handshake_stale);
+    }
   }
 
   /** Drops all waiting messages: the interface goes down. */

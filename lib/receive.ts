@@ -318,6 +318,7 @@ export class Inbound {
       this.#i32[entry + MESSAGE_ENTRY.ENDPOINT + w] = this.#i32[from + w];
     }
     this.#i32[entry + MESSAGE_ENTRY.LENGTH] = length;
+    this.#i32[entry + MESSAGE_ENTRY.STAMP] = this.#nowMs;
     this.#u8.copyWithin((entry + MESSAGE_ENTRY.MESSAGE) * 4, at, at + length);
     this.#handshakes.publish();
     this.#tell = true;

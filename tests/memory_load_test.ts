@@ -1,5 +1,6 @@
 /** Handshakes under load: cookies, the rate limiter and the full queue. */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import { HANDSHAKES_RING_CAPACITY } from "../lib/arena.ts";
 import { PEER } from "../lib/records.ts";
 import {
   closeAll,
@@ -313,14 +314,30 @@ Deno.test("a full ring drops and counts what comes, and data is not held up", ()
   const pair = makePair();
   const { network, a, b } = pair;
   exchange(pair);
-  fillRing(pair, 4_096 + 100);
+  fillRing(pair, HANDSHAKES_RING_CAPACITY + 100);
   assertEquals(b.counters(), { rx_handshake_queue_full: 100 });
   const packet = sendAtoB(pair);
   assertEquals(b.delivered.at(-1), packet);
-  assertEquals(b.counters().handshake_invalid_mac, 4_096);
+  assertEquals(b.counters().handshake_invalid_mac, HANDSHAKES_RING_CAPACITY);
   network.advance(2_000);
   exchange(pair);
   closeAll(a, b);
+});
+
+Deno.test("what its sender has repeated since is dropped, and costs no answer", () => {
+  for (const [ageMs, answers] of [[4_400, 1], [4_600, 0]]) {
+    const pair = makePair();
+    const { network, b } = pair;
+    network.inject(captureInitiation(pair));
+    b.inbound.pump(network.nowMs);
+    // Control was busy for so long.
+    network.nowMs += ageMs;
+    b.control.pump();
+    while (b.pump());
+    assertEquals(sentBy(b, RESPONSE).length, answers, `after ${ageMs} ms`);
+    assertEquals(b.counters().handshake_stale ?? 0, 1 - answers);
+    closeAll(pair.a, b);
+  }
 });
 
 Deno.test("data passes in between the handshakes of a flood", () => {
