@@ -80,6 +80,8 @@ export const HEADER = {
   /** Descriptors of the sockets, -1: none (control). */
   SOCKET_FD: 20,
   SOCKET_FD_COUNT: 2,
+  /** Port of the sockets (control). */
+  LISTEN_PORT: 22,
   /** Generation of the sockets that each worker uses (that worker). */
   OUTBOUND_SOCKETS: 32,
   INBOUND_SOCKETS: 48,
@@ -87,6 +89,10 @@ export const HEADER = {
   LINK_CHANGED: 33,
   /** Set to 1 by outbound when the interface is gone. */
   TUN_GONE: 34,
+  /** As LINK_CHANGED, for addresses, routes and rules where the sockets are. */
+  ROUTES_CHANGED: 35,
+  /** What outbound asks about routes, 9 words (lib/routes). */
+  ROUTE_ASKED: 36,
   /** Epochs of the workers, and the last that each is done with (lib/epoch). */
   OUTBOUND_EPOCH: 64,
   INBOUND_EPOCH: 80,
@@ -94,6 +100,8 @@ export const HEADER = {
   /** Slots and chains in use: each worker's last word, for accounting. */
   OUTBOUND_SLOTS: 66,
   OUTBOUND_CHAINS: 67,
+  /** Two addresses that outbound works with, 8 words (lib/routes). */
+  ROUTE_LOOKUP: 68,
   INBOUND_SLOTS: 82,
   INBOUND_CHAINS: 83,
   /** 1 while the thread sleeps and wants to be woken (lib/queueing). */
@@ -106,8 +114,9 @@ export const HEADER = {
   COMMANDS_QUEUE: 192,
   OUTBOUND_EVENTS_QUEUE: 256,
   INBOUND_EVENTS_QUEUE: 320,
-  /** Rings: 64 words of indices each (lib/queueing). */
+  /** Rings: 64 words of indices each (lib/queueing), or 32 for one of two. */
   HANDSHAKES_RING: 384,
+  COOKIE_HOLDERS_RING: 416,
   MESSAGES_RING: 448,
   /** Words 512 to 591: versions and roots of lib/peerlookup and lib/allowedips. */
   TABLES: 512,
@@ -133,17 +142,16 @@ export const MESSAGE_ENTRY = {
   PEER: 1,
   DS: 2,
   ENDPOINT: 3,
-  /** When it was received: low 32 bits of boot time in ms. */
-  STAMP: 15,
   MESSAGE: 16,
   WORDS: 64,
 } as const;
-/**
- * Four times the kernel's, so that a storm of handshakes, which are repeated
- * together, leaves work until the repetition (lib/handshake drops what is older).
- */
-export const HANDSHAKES_RING_CAPACITY = 4 * MAX_QUEUED_INCOMING_HANDSHAKES;
+/** Of each of the two rings of handshake messages that come in. */
+export const HANDSHAKES_RING_CAPACITY = MAX_QUEUED_INCOMING_HANDSHAKES / 2;
 export const MESSAGES_RING_CAPACITY = 1024;
+
+/** Answers about routes that are kept, and words of each (lib/routes). */
+export const ROUTE_ANSWERS = 256;
+export const ROUTE_ANSWER_WORDS = 8;
 
 /** Counters of one thread: as many 64-bit floats at most. */
 export const COUNTERS_MAX = 64;
@@ -173,6 +181,7 @@ export const LIMITER_BUCKETS = 8_192;
 export interface ArenaLayout {
   readonly counters: number;
   readonly handshakesRing: number;
+  readonly cookieHoldersRing: number;
   readonly messagesRing: number;
   readonly work: number;
   readonly laneWork: number;
@@ -189,6 +198,7 @@ export interface ArenaLayout {
   readonly indexBucketCount: number;
   readonly publicKeyBuckets: number;
   readonly publicKeyBucketCount: number;
+  readonly routeAnswers: number;
   /** Buckets of single addresses, IPv4 and IPv6 (lib/hosts). */
   readonly hosts4: number;
   readonly hosts6: number;
@@ -225,6 +235,7 @@ function layoutOf(limits: ArenaLimits): ArenaLayout {
   const layout = {
     counters: region(THREADS * COUNTERS_MAX * 2),
     handshakesRing: region(HANDSHAKES_RING_CAPACITY * MESSAGE_ENTRY.WORDS),
+    cookieHoldersRing: region(HANDSHAKES_RING_CAPACITY * MESSAGE_ENTRY.WORDS),
     messagesRing: region(MESSAGES_RING_CAPACITY * MESSAGE_ENTRY.WORDS),
     work: region(THREADS * WORK_BYTES / 4),
     laneWork: region(LANES_MAX * AEAD_WORK_BYTES / 4),
@@ -238,6 +249,7 @@ function layoutOf(limits: ArenaLimits): ArenaLayout {
     indexBucketCount,
     publicKeyBuckets: region(publicKeyBucketCount),
     publicKeyBucketCount,
+    routeAnswers: region(ROUTE_ANSWERS * ROUTE_ANSWER_WORDS),
     hosts4: region(hostBucketCount * HOST_BUCKET_WORDS),
     hosts6: region(hostBucketCount * HOST_BUCKET_WORDS),
     hostBucketCount,

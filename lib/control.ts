@@ -11,12 +11,8 @@ import { type Arena, HEADER } from "./arena.ts";
 import { constantTimeEqual } from "./crypto/bytes.ts";
 import { publicKey } from "./crypto/x25519.ts";
 import { clearSource, fillEndpoint, writeEndpoint } from "./endpoint.ts";
-import {
-  REJECT_AFTER_TIME_MS,
-  REKEY_AFTER_MESSAGES_HI,
-  REKEY_AFTER_TIME_MS,
-} from "./messages.ts";
-import { makeParts, type Parts } from "./parts.ts";
+import { CONSUMED, type FloodLevels } from "./handshake.ts";
+import { makeParts, type ObjectCounts, type Parts } from "./parts.ts";
 import type { Peers } from "./peer.ts";
 import { PeerChanges } from "./peer_changes.ts";
 import { PeerFields } from "./peer_fields.ts";
@@ -35,9 +31,15 @@ import {
   type Waker,
 } from "./queueing.ts";
 import { KEYPAIR, PEER } from "./records.ts";
+import { type TimestampFloor, Timestamps } from "./tai64n.ts";
 
-/** Handshake messages handled before others have their turn: about 3 ms. */
-const HANDSHAKES_AT_ONCE = 4;
+/**
+ * Work on handshake messages before others have their turn: 6 handshakes, below
+ * 5 ms; or twice as many answers with cookies, or eight times as many messages
+ * with a wrong code, so that a flood gets a share of this thread's time and no
+ * more.
+ */
+const HANDSHAKE_WORK_AT_ONCE = 6 * CONSUMED.COMPUTED;
 /** The same for initiations that outbound asks for: about 2 ms. */
 const INITIATIONS_AT_ONCE = 4;
 const LIMITER_COLLECT_MS = 1000;
@@ -56,26 +58,12 @@ export interface ControlOptions {
   /** Boot time in ms. */
   readonly nowMs: () => number;
   readonly outbound: Waker;
+  /** 32 bytes where the private key is kept; else somewhere on the heap. */
+  readonly privateKeyRoom?: Uint8Array;
+  /** Where timestamps go on from. */
+  readonly timestamps?: TimestampFloor;
   /** Called when something was begun that `pump` goes on with. */
   readonly more: () => void;
-}
-
-/** Live objects of a device, by kind: all zero once it is closed. */
-export interface ObjectCounts {
-  /** Peers configured, and removed ones that workers still know. */
-  readonly peers: number;
-  /** Keypairs, and dead ones that workers still know. */
-  readonly keypairs: number;
-  /** Records of active peers. */
-  readonly sessions: number;
-  /** Peers with a timer pending. */
-  readonly timers: number;
-  /** Nodes of both tries. */
-  readonly allowedIpNodes: number;
-  /** Indices of handshakes and keypairs. */
-  readonly indices: number;
-  /** Records that wait for the workers. */
-  readonly retired: number;
 }
 
 /** The control side of one device. */
@@ -88,6 +76,7 @@ export class Control extends PeerFields {
   readonly #changes: PeerChanges;
   #limiterCollectedMs = 0;
   #collecting = false;
+  #flood = false;
 
   constructor(options: ControlOptions) {
     const { arena, fillRandom } = options;
@@ -96,11 +85,18 @@ export class Control extends PeerFields {
     this.#arena = arena;
     this.#outboundEvents = outboundEvents(arena);
     this.#inboundEvents = inboundEvents(arena);
+    const timestamps = new Timestamps(options.timestamps?.floorMs);
     const jitter = new Uint32Array(1);
     this.#p = makeParts({
       arena,
       fillRandom,
       wallMs: options.wallMs,
+      privateKeyRoom: options.privateKeyRoom,
+      timestampMs: () => {
+        const ms = timestamps.at(options.wallMs(), options.nowMs());
+        options.timestamps?.used(ms);
+        return ms;
+      },
       nowMs: options.nowMs(),
       more: options.more,
       random: () => {
@@ -130,6 +126,11 @@ export class Control extends PeerFields {
     return this.#p.peers;
   }
 
+  /** How much of a flood of handshake messages the sockets shall drop. */
+  get floodLevels(): FloodLevels {
+    return this.#p.handshakes.floodLevels;
+  }
+
   /** The allowed IPs of all peers. */
   get allowedIps(): AllowedIps {
     return this.#p.allowedIps;
@@ -150,10 +151,13 @@ export class Control extends PeerFields {
     worked = this.#changes.run() || worked;
     // A datagram read as the interface went down must not bring keys back.
     if (!this.#up) this.#p.handshakes.drain();
-    for (let n = 0; n < HANDSHAKES_AT_ONCE; n++) {
-      if (!this.#p.handshakes.consumeNext(nowMs)) break;
+    for (let left = HANDSHAKE_WORK_AT_ONCE; left > 0;) {
+      const work = this.#p.handshakes.consumeNext(nowMs);
+      if (work === CONSUMED.NOTHING) break;
+      left -= work;
       worked = true;
     }
+    this.#flood = this.#p.handshakes.watchFlood(nowMs);
     this.#p.grace.collect();
     this.#collectLimiter(nowMs);
     this.#o.outbound.wake();
@@ -164,7 +168,7 @@ export class Control extends PeerFields {
   sleepMs(): number {
     const limitMs = this.#p.grace.waiting > 0 || this.#collecting
       ? GRACE_POLL_MS
-      : this.#p.limiter.entries > 0
+      : this.#flood || this.#p.limiter.entries > 0
       ? LIMITER_COLLECT_MS
       : IDLE_MS;
     return this.#p.timers.sleepMs(this.#o.nowMs(), limitMs);
@@ -239,26 +243,12 @@ export class Control extends PeerFields {
 
   #handshakeWanted(peer: number, nowMs: number): void {
     if (!this.#up || this.#p.noise.identity.publicKey === null) return;
-    if (this.#hasFreshKey(peer, nowMs)) {
+    if (this.#p.keypairs.hasFresh(peer, nowMs)) {
       this.#p.handshakes.answerAsked(peer);
       this.#command(peer, COMMAND_FLUSH);
       return;
     }
     this.#sendInitiation(peer, false);
-  }
-
-  /** Whether the current keypair may seal and need not be renewed yet. */
-  #hasFreshKey(peer: number, nowMs: number): boolean {
-    const { i32, u32 } = this.#arena;
-    const current = i32[this.#arena.peer(peer) + PEER.CURRENT];
-    if (current === 0) return false;
-    const at = this.#arena.keypair(current);
-    const ageMs = nowMs - this.#arena.getF64(at + KEYPAIR.BIRTH_F64);
-    const limitMs = i32[at + KEYPAIR.INITIATOR] !== 0
-      ? REKEY_AFTER_TIME_MS
-      : REJECT_AFTER_TIME_MS;
-    return i32[at + KEYPAIR.SENDING_VALID] !== 0 && ageMs < limitMs &&
-      u32[at + KEYPAIR.SEND_COUNTER_HI] < REKEY_AFTER_MESSAGES_HI;
   }
 
   #sendInitiation(peer: number, retry: boolean): void {
@@ -337,6 +327,17 @@ export class Control extends PeerFields {
       if (session === 0) return true;
       this.#p.timers.stop(session);
       this.#p.sessions.releaseSession(peer);
+      return true;
+    });
+  }
+
+  /**
+   * Called when the machine was suspended: keys do not outlive that (kernel:
+   * `wg_pm_notification`). Packets that are staged ask for new ones.
+   */
+  suspended(): void {
+    this.#changes.each((peer) => {
+      this.#zeroKeyMaterial(peer);
       return true;
     });
   }

@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { bug } from "./assert.ts";
+import { closeDescriptor, opened } from "./sys/descriptors.ts";
 import { check, ERRNO, errno, libc, SysError } from "./sys/libc.ts";
 import { nextTurn } from "./sys/turn.ts";
 import type { UapiConnection } from "./uapi.ts";
@@ -18,6 +18,10 @@ const DIRECTORY_MODE = 0o755;
 const SOCKET_UMASK = 0o077;
 /** What is read, and so handled in one go, at a time: about 1 ms of work. */
 const READ_BYTES = 16 * 1024;
+/** A client that neither sends nor takes anything for so long is let go. */
+export const IDLE_MS = 60_000;
+const OTHERS_MAY_WRITE = 0o002;
+const STICKY = 0o1000;
 
 /** Path of the socket of interface `name`. */
 export function uapiPath(name: string): string {
@@ -48,6 +52,7 @@ export async function listenUapi(
 ): Promise<UapiServer> {
   const path = uapiPath(name);
   Deno.mkdirSync(UAPI_DIRECTORY, { recursive: true, mode: DIRECTORY_MODE });
+  assertOurs(UAPI_DIRECTORY);
   await assertNotServed(path);
   // A socket that is found does listen: wg(8) removes one that refuses it.
   const early = `${UAPI_DIRECTORY}/.${name}.${Deno.pid}`;
@@ -94,6 +99,22 @@ export async function listenUapi(
   };
 }
 
+/**
+ * In a folder that anybody may write to, anybody could be taken for the daemon,
+ * and be sent its keys.
+ *
+ * @throws SysError EPERM
+ */
+function assertOurs(directory: string): void {
+  const { mode } = Deno.statSync(directory);
+  if (
+    mode === null || (mode & (OTHERS_MAY_WRITE | STICKY)) !== OTHERS_MAY_WRITE
+  ) {
+    return;
+  }
+  throw new SysError(`${directory}: everybody may write there`, ERRNO.EPERM);
+}
+
 /** @throws SysError EADDRINUSE when a daemon answers on the socket */
 async function assertNotServed(path: string): Promise<void> {
   try {
@@ -113,20 +134,32 @@ async function serveConnection(
   serve: Serve,
   report: (error: unknown) => void,
 ): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const alive = (): void => {
+    clearTimeout(timer);
+    timer = setTimeout(() => closeQuietly(connection), IDLE_MS);
+  };
   async function* input(): AsyncGenerator<Uint8Array> {
     const buffer = new Uint8Array(READ_BYTES);
+    alive();
     for (let n; (n = await connection.read(buffer)) !== null;) {
+      alive();
       yield buffer.subarray(0, n);
       // Reading does not wait while there is something to read.
       await nextTurn();
     }
   }
-  const output = new Output((bytes) => connection.write(bytes));
+  const output = new Output(async (bytes) => {
+    const n = await connection.write(bytes);
+    alive();
+    return n;
+  });
   try {
     await serve({ input: input(), write: (text) => output.write(text) });
   } catch (error) {
     if (!isDisconnect(error)) report(error);
   } finally {
+    clearTimeout(timer);
     closeQuietly(connection);
   }
 }
@@ -186,13 +219,13 @@ export function serveUapiFd(
   let open = true;
   const accepting = (async (): Promise<void> => {
     while (open) {
-      await ready(fd, POLLIN);
-      const client = libc().accept4(fd, null, null, SOCK_CLOEXEC);
+      await ready(fd, POLLIN, -1);
+      const client = libc().accept4(fd, null, null, CLIENT_FLAGS);
       if (client < 0) {
         if (errno() === ERRNO.EAGAIN || errno() === ERRNO.EINTR) continue;
         throw new SysError("accept on WG_UAPI_FD", errno());
       }
-      serveFd(client, serve).catch(report);
+      serveFd(opened(client, "accept"), serve).catch(report);
     }
   })();
   accepting.catch(report);
@@ -205,16 +238,21 @@ export function serveUapiFd(
   };
 }
 
-const SOCK_CLOEXEC = 0x80000;
+/** SOCK_CLOEXEC, SOCK_NONBLOCK: a client that is slow must not hold up control. */
+const CLIENT_FLAGS = 0x80000 | 0x800;
 const MSG_NOSIGNAL = 0x4000;
 const MSG_DONTWAIT = 0x40;
 const POLLIN = 1;
 const POLLOUT = 4;
 
-/** Waits until the descriptor is readable, or writable. */
-async function ready(fd: number, events: number): Promise<void> {
+/** Waits until something can be done; false when it took too long. */
+async function ready(
+  fd: number,
+  events: number,
+  timeoutMs: number,
+): Promise<boolean> {
   const pollfd = new Int32Array([fd, events]);
-  check(await libc().pollAsync(pollfd, 1, -1), "poll");
+  return check(await libc().pollAsync(pollfd, 1, timeoutMs), "poll") > 0;
 }
 
 /** Sends what there is room for; waits for some. */
@@ -226,7 +264,9 @@ async function sendSome(fd: number, bytes: Uint8Array): Promise<number> {
     if (errno() !== ERRNO.EAGAIN && errno() !== ERRNO.EINTR) {
       throw new Deno.errors.BrokenPipe("the client went away");
     }
-    await ready(fd, POLLOUT);
+    if (!await ready(fd, POLLOUT, IDLE_MS)) {
+      throw new Deno.errors.BrokenPipe("the client takes nothing");
+    }
   }
 }
 
@@ -234,7 +274,7 @@ async function serveFd(fd: number, serve: Serve): Promise<void> {
   async function* input(): AsyncGenerator<Uint8Array> {
     const buffer = new Uint8Array(READ_BYTES);
     for (;;) {
-      await ready(fd, POLLIN);
+      if (!await ready(fd, POLLIN, IDLE_MS)) return;
       const n = libc().recv(fd, buffer, buffer.length, 0);
       if (n <= 0) return;
       yield buffer.subarray(0, n);
@@ -245,6 +285,6 @@ async function serveFd(fd: number, serve: Serve): Promise<void> {
   try {
     await serve({ input: input(), write: (text) => output.write(text) });
   } finally {
-    bug(libc().close(fd) === 0, "a connection is closed once");
+    closeDescriptor(fd);
   }
 }

@@ -53,6 +53,8 @@ export interface NoiseOptions {
   readonly keypairs: Keypairs;
   /** Source of ephemeral keys; the operating system's unless given. */
   readonly generatePrivateKey?: () => Uint8Array;
+  /** 32 bytes where the own private key is kept. */
+  readonly privateKeyRoom?: Uint8Array;
 }
 
 /** The handshakes of a device's peers. */
@@ -69,7 +71,7 @@ export class Noise {
     this.#arena = options.arena;
     this.#options = options;
     this.#sessions = options.sessions;
-    this.identity = new StaticIdentity(options.arena);
+    this.identity = new StaticIdentity(options.arena, options.privateKeyRoom);
     this.#generatePrivateKey = options.generatePrivateKey ?? generatePrivateKey;
   }
 

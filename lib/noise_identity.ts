@@ -4,14 +4,18 @@
  * `wg_noise_precompute_static_static`. Unlike the kernel this computes a product
  * when it is first needed, so that loading half a million peers costs none.
  *
- * The private key stays in this object: no data worker sees it.
+ * The private key stays out of the arena: no data worker sees it.
  *
  * @module
  */
 import type { Arena } from "./arena.ts";
 import { constantTimeEqual, wipe } from "./crypto/bytes.ts";
 import { clamp, publicKey, sharedSecret } from "./crypto/x25519.ts";
-import { PUBLIC_KEY_LEN, SYMMETRIC_KEY_LEN } from "./messages.ts";
+import {
+  PRIVATE_KEY_LEN,
+  PUBLIC_KEY_LEN,
+  SYMMETRIC_KEY_LEN,
+} from "./messages.ts";
 import {
   PEER,
   PEER_FLAG_IDENTITY,
@@ -22,13 +26,17 @@ import {
 /** Static keys of one device. Control only. */
 export class StaticIdentity {
   readonly #arena: Arena;
+  /** Where the private key is kept. */
+  readonly #room: Uint8Array;
   #privateKey: Uint8Array | null = null;
   #publicKey: Uint8Array | null = null;
   /** What PEER_FLAG_IDENTITY is for peers that know of the present keys. */
   #flag = 0;
 
-  constructor(arena: Arena) {
+  /** @param room 32 bytes for the private key: memory that is not swapped out */
+  constructor(arena: Arena, room?: Uint8Array) {
     this.#arena = arena;
+    this.#room = room ?? new Uint8Array(PRIVATE_KEY_LEN);
   }
 
   /** Private key, clamped, or null. Not a copy. */
@@ -57,11 +65,14 @@ export class StaticIdentity {
    * by, but before a peer's next handshake and before the next change.
    */
   set(privateKey: Uint8Array | null): void {
-    const previous = this.#privateKey;
-    this.#privateKey = privateKey && clamp(privateKey.slice());
-    this.#publicKey = this.#privateKey && publicKey(this.#privateKey);
-    if (previous !== null) wipe(previous);
     this.#flag ^= PEER_FLAG_IDENTITY;
+    if (privateKey === null) {
+      this.#privateKey = this.#publicKey = null;
+      return wipe(this.#room);
+    }
+    this.#room.set(privateKey);
+    this.#privateKey = clamp(this.#room);
+    this.#publicKey = publicKey(this.#privateKey);
   }
 
   /** Whether the peer may have keys that were derived from a private key before. */

@@ -20,6 +20,7 @@ import {
 } from "./arena.ts";
 import { COUNT, Counters } from "./counters.ts";
 import { EpochReader } from "./epoch.ts";
+import { IcmpLimiter, quotedLength, unreachableHeaders } from "./icmp.ts";
 import type { TunPort } from "./io.ts";
 import {
   REJECT_AFTER_MESSAGES_HI,
@@ -43,6 +44,7 @@ import {
   type Waker,
 } from "./queueing.ts";
 import { ENDPOINT, KEYPAIR, PEER } from "./records.ts";
+import { RouteQuestions } from "./routes.ts";
 import {
   finishChecksum,
   GSO_NONE,
@@ -82,6 +84,8 @@ export class Outbound {
   readonly #epoch: EpochReader;
   readonly #staged: StagedQueues;
   readonly #sealer: Sealer;
+  readonly #icmp = new IcmpLimiter();
+  readonly #routes: RouteQuestions;
   #nowMs = 0;
   #tell = false;
   #gone = false;
@@ -105,7 +109,9 @@ export class Outbound {
     );
     this.#epoch = new EpochReader(arena, HEADER.OUTBOUND_EPOCH);
     this.#staged = new StagedQueues(arena, this.#counters);
+    this.#routes = new RouteQuestions(arena, () => this.#tell = true);
     this.#sealer = new Sealer(parts, {
+      routes: this.#routes,
       epoch: this.#epoch,
       counters: this.#counters,
       slots: this.#staged,
@@ -143,6 +149,7 @@ export class Outbound {
   pump(nowMs: number): boolean {
     this.#nowMs = nowMs;
     this.#epoch.enter();
+    this.#routes.start(nowMs);
     this.#sealer.start(nowMs);
     this.#sendMessages();
     const more = this.#runCommands();
@@ -262,13 +269,16 @@ export class Outbound {
     } else if (version === 6 && length >= IPV6_HEADER) {
       peer = allowedIps.lookup6(at + IPV6_DESTINATION);
     } else return this.#staged.drop(slot, COUNT.tx_not_ip);
-    if (peer === 0) return this.#staged.drop(slot, COUNT.tx_no_peer);
     if (this.#i32[HEADER.UP] === 0) {
       return this.#staged.drop(slot, COUNT.tx_interface_down);
     }
+    if (peer === 0) return this.#refuse(slot, length, COUNT.tx_no_peer);
     const peerWord = this.#arena.peer(peer);
     if (!this.#hasEndpoint(peerWord)) {
-      return this.#staged.drop(slot, COUNT.tx_no_endpoint);
+      return this.#refuse(slot, length, COUNT.tx_no_endpoint);
+    }
+    if (this.#routes.isLoop(at, length)) {
+      return this.#staged.drop(slot, COUNT.tx_routing_loop);
     }
     if (!this.#finishOffload(at, length)) {
       return this.#staged.drop(slot, COUNT.tx_bad_offload);
@@ -281,6 +291,21 @@ export class Outbound {
     }
     this.#stage(slot, length, peer, peerWord);
     this.#flushStaged(peer);
+  }
+
+  /** Drops a packet that has nowhere to go, and tells its sender. */
+  #refuse(slot: number, length: number, reason: number): void {
+    const at = this.#arena.txPayload(slot);
+    this.#staged.drop(slot, reason);
+    const { tun, checksum } = this.#parts;
+    const headers = unreachableHeaders(this.#u8, checksum, at, length);
+    if (headers === 0) return;
+    if (!this.#icmp.allow(this.#nowMs)) {
+      return this.#counters.add(COUNT.tx_icmp_limited);
+    }
+    const bytes = headers + quotedLength(headers, length);
+    const ok = tun.write(at - headers, bytes) === 0;
+    this.#counters.add(ok ? COUNT.tx_icmp_sent : COUNT.tx_icmp_failed);
   }
 
   /** Does what the interface left to its device, but for splitting. */

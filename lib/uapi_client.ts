@@ -190,6 +190,34 @@ export async function getDevice(
 }
 
 /**
+ * What a daemon of wgd counts: its live objects and what it dropped, by name.
+ *
+ * @throws {UapiError} EPROTO from a daemon that is not wgd
+ */
+export async function getStats(
+  name: string,
+  options: UapiClientOptions = {},
+): Promise<ReadonlyMap<string, number>> {
+  const doing = `Unable to get the counters of ${name}`;
+  const stats = new Map<string, number>();
+  let errno: number | undefined;
+  try {
+    using conn = await connect(name, options);
+    await send(conn, ["get=stats\n\n"]);
+    for await (const line of receive(conn)) {
+      const match = /^([a-zA-Z0-9_.]+)=(\d+)$/.exec(line);
+      if (match === null) break;
+      if (match[1] === "errno") errno = Number(match[2]);
+      else stats.set(match[1], Number(match[2]));
+    }
+  } catch (error) {
+    throw asUapiError(error, doing);
+  }
+  if (errno !== 0) throw new UapiError(errno ?? UAPI_ERRNO.EPROTO, doing);
+  return stats;
+}
+
+/**
  * Sends a `set=1` request, whole as formatSet makes it, in one piece or many.
  *
  * @throws {UapiError} what was applied before the error stays applied

@@ -41,13 +41,28 @@ export interface NameOptions {
   readonly log: (line: string) => void;
 }
 
+/** What a device counts. */
+export interface StatsSource {
+  /** Live objects, by kind. */
+  objects(): object;
+  /** What was dropped, by reason. */
+  counters(): Readonly<Record<string, number>>;
+}
+
 /** Both directions of the configuration protocol for one device. */
 export class UapiDevice implements UapiSink, UapiSource {
   readonly #control: Control;
   readonly #sockets: SocketSettings;
   readonly #names: PendingEndpoints;
+  readonly #stats: StatsSource;
 
-  constructor(control: Control, sockets: SocketSettings, names: NameOptions) {
+  constructor(
+    control: Control,
+    sockets: SocketSettings,
+    stats: StatsSource,
+    names: NameOptions,
+  ) {
+    this.#stats = stats;
     this.#control = control;
     this.#sockets = sockets;
     this.#names = new PendingEndpoints({
@@ -263,6 +278,13 @@ export class UapiDevice implements UapiSink, UapiSource {
       const length = allowedIps.prefixOf(node, prefix);
       visit(prefix.subarray(0, length), allowedIps.cidrOf(node));
     }
+  }
+
+  *stats(): Generator<readonly [string, number]> {
+    for (const [name, count] of Object.entries(this.#stats.objects())) {
+      yield [`objects.${name}`, count];
+    }
+    yield* Object.entries(this.#stats.counters());
   }
 
   scopeName(id: number): string {

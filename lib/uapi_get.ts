@@ -67,6 +67,8 @@ export interface UapiSource {
   ): void;
   /** The name of the interface of this index, or the index in decimal. */
   scopeName(id: number): string;
+  /** Live objects and what was dropped, by name. */
+  stats(): Iterable<readonly [string, number]>;
 }
 
 function peerHead(source: UapiSource, peer: number): string {
@@ -125,4 +127,11 @@ export function* formatGet(source: UapiSource): Generator<string> {
     }
   }
   yield text + "errno=0\n\n";
+}
+
+/** The answer to `get=stats`. */
+export function formatStats(source: UapiSource): string {
+  let text = "";
+  for (const [name, value] of source.stats()) text += `${name}=${value}\n`;
+  return text + "errno=0\n\n";
 }

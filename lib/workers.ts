@@ -75,6 +75,7 @@ export class Lanes {
   readonly #log: Log;
   readonly #counters: Counters;
   readonly #lives: WorkerLife[] = [];
+  #running = 0;
   readonly #timers = new Set<ReturnType<typeof setTimeout>>();
 
   constructor(arena: Arena, options: () => LanesOptions, log: Log) {
@@ -89,6 +90,11 @@ export class Lanes {
     for (let lane = 0; lane < Math.min(count, LANES_MAX); lane++) {
       this.#startLane(lane);
     }
+  }
+
+  /** Lanes that run. */
+  get count(): number {
+    return this.#running;
   }
 
   /** Resolves when all have ended, after HEADER.RUNNING was cleared. */
@@ -106,6 +112,8 @@ export class Lanes {
       () => ({ role: "lane", limits, memory, lane, ...this.#options() }),
       (reason) => this.#failed(lane, reason, performance.now() - startedMs),
     );
+    this.#running++;
+    this.#lives[lane].ended.then(() => void this.#running--);
   }
 
   /** Finishes what the lane was at, and starts another in its place. */

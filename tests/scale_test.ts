@@ -221,7 +221,8 @@ Deno.test("a request waits for another's removal of all peers, and its own peer 
     setListenPort: (): Promise<void> => Promise.resolve(),
     setFwmark(): void {},
   };
-  const device = new UapiDevice(a.control, sockets, {
+  const stats = { objects: () => ({}), counters: () => ({}) };
+  const device = new UapiDevice(a.control, sockets, stats, {
     wake(): void {},
     log(): void {},
   });

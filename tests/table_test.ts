@@ -62,7 +62,7 @@ Deno.test("the table is in order: names, letters, choices, examples", () => {
     const letters = options.flatMap(({ short }) => short ?? []);
     assertEquals(new Set([...letters, "h"]).size, letters.length + 1);
     for (const option of options) {
-      assertMatch(option.name, /^[a-z][a-z-]{1,11}$/);
+      assertMatch(option.name, /^[a-z][a-z-]{1,12}$/);
       assertMatch(option.summary, /^[A-Z].*[^.]$/);
       const { choices, kind, value } = option;
       assert(!(choices || kind) || value, `${option.name} has no value`);

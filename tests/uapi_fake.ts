@@ -203,6 +203,10 @@ export class FakeDevice implements UapiSink, UapiSource {
       visit(address, cidr);
     }
   }
+  stats(): Iterable<readonly [string, number]> {
+    return [["objects.peers", this.peersByHandle.size], ["tx_packets", 7]];
+  }
+
   scopeName(id: number): string {
     return id === 1 ? "lo" : String(id);
   }

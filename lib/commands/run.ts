@@ -9,18 +9,25 @@ import { isInterfaceName } from "../config.ts";
 import type { AeadChoice } from "../crypto/aead.ts";
 import { isDaemon, leaveSession, reportReady, startDaemon } from "../daemon.ts";
 import { type DatagramChoice, Device, type OffloadChoice } from "../device.ts";
+import { hardenProcess, limitDaemon } from "../harden.ts";
 import { createLog, parseLogLevel } from "../log.ts";
+import { stateDirectory, TimestampStore } from "../timestamp_store.ts";
 import { TunError } from "../tun.ts";
 import type { CommandContext, OptionValues } from "./context.ts";
 import { CliError, EXIT } from "./errors.ts";
 
 const SIGNALS = ["SIGINT", "SIGTERM"] as const;
 
+const DEVICE_OPTION_NAMES = [
+  ...["threads", "lanes", "queues", "crypto", "udp", "offload"],
+  ...["netns", "socket-netns"],
+];
+
 /** Options of `run` as arguments again, for the daemon. */
 export function deviceArguments(options: OptionValues): string[] {
-  return ["threads", "lanes", "queues", "crypto", "udp", "offload"].flatMap((
-    name,
-  ) => typeof options[name] === "string" ? [`--${name}`, options[name]] : []);
+  return DEVICE_OPTION_NAMES.flatMap((name) =>
+    typeof options[name] === "string" ? [`--${name}`, options[name]] : []
+  );
 }
 
 /** Runs `wgd run`. */
@@ -37,6 +44,9 @@ export async function runCommand(ctx: CommandContext): Promise<number> {
   const foreground = daemon || ctx.options.foreground === true ||
     ctx.env("WG_PROCESS_FOREGROUND") === "1";
   if (!foreground) {
+    // Nothing else is started here; where it has no right to, it has no rights.
+    const { netns } = ctx.options;
+    limitDaemon((netns ?? ctx.options["socket-netns"]) !== undefined);
     return await startDaemon(["run", ...deviceArguments(ctx.options), name]);
   }
   if (daemon) leaveSession();
@@ -48,7 +58,7 @@ async function serve(
   ctx: CommandContext,
   daemon: boolean,
 ): Promise<number> {
-  const { threads, lanes, queues, crypto, udp, offload } = ctx.options;
+  const { threads, lanes, queues, crypto, udp, offload, netns } = ctx.options;
   const log = createLog(parseLogLevel(ctx.env("LOG_LEVEL")), name);
   const stopped = Promise.withResolvers<string>();
   const listeners = SIGNALS.map((signal) => {
@@ -56,6 +66,11 @@ async function serve(
     Deno.addSignalListener(signal, listener);
     return { signal, listener };
   });
+  for (const missing of hardenProcess()) log.verbose(missing);
+  const directory = stateDirectory(ctx.env);
+  const timestamps = directory === undefined
+    ? undefined
+    : new TimestampStore(directory, name, Date.now(), log);
   let device: Device;
   try {
     device = await Device.start({
@@ -68,6 +83,10 @@ async function serve(
       crypto: crypto as AeadChoice | undefined,
       offload: offload as OffloadChoice | undefined,
       datagrams: udp as DatagramChoice | undefined,
+      timestamps,
+      harden: true,
+      netns: netns as string | undefined,
+      socketNetns: ctx.options["socket-netns"] as string | undefined,
       log,
     });
   } catch (error) {
@@ -82,6 +101,7 @@ async function serve(
   const reason = await Promise.race([device.ended, stopped.promise]);
   log.verbose(`ending: ${reason}`);
   await device.close();
+  await timestamps?.close();
   // For reports and tests: whether all is given back, and what was dropped.
   log.verbose(`objects: ${JSON.stringify(device.objects())}`);
   log.verbose(`counters: ${JSON.stringify(device.counters())}`);

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { getDevice, listDevices, UapiError } from "../uapi_client.ts";
+import { getDevice, getStats, listDevices, UapiError } from "../uapi_client.ts";
 import { quote } from "../config_error.ts";
 import { nearest } from "../suggest.ts";
 import { CliError, EXIT } from "./errors.ts";
@@ -80,13 +80,32 @@ async function showAll(
   return names.length === 0 || devices.length > 0 ? EXIT.OK : EXIT.FAILED;
 }
 
+/** Live objects and drops of one device. */
+async function showStats(ctx: CommandContext, name: string): Promise<number> {
+  const stats = await getStats(name);
+  if (ctx.options.json) {
+    ctx.out(`${JSON.stringify(Object.fromEntries(stats))}\n`);
+    return EXIT.OK;
+  }
+  const lines = [...stats].map(([key, value]) => `${key}: ${value}\n`);
+  ctx.out(lines.join(""));
+  return EXIT.OK;
+}
+
 /** `wgd show [IF | all | interfaces] [FIELD]` */
 export async function runCommand(ctx: CommandContext): Promise<number> {
   const [name = "all", field] = ctx.args;
   if (field !== undefined && name === "interfaces") {
     throw new CliError("show interfaces: no field can be given");
   }
+  if (
+    ctx.options.stats &&
+    (field !== undefined || ["all", "interfaces"].includes(name))
+  ) {
+    throw new CliError("show: --stats takes the name of one interface");
+  }
   checkField(field);
+  if (ctx.options.stats) return await showStats(ctx, name);
   if (name === "interfaces") return await showInterfaces(ctx);
   if (name === "all") return await showAll(ctx, field);
   const device = await getDevice(name);

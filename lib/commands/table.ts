@@ -9,7 +9,7 @@
  * @module
  */
 import { QUICK_COMMANDS } from "./table_quick.ts";
-import { DEVICE_OPTIONS } from "./table_types.ts";
+import { DEVICE_OPTIONS, NETNS_OPTIONS } from "./table_types.ts";
 import { WG_COMMANDS } from "./table_wg.ts";
 import type { Command, CommandGroup } from "./table_types.ts";
 
@@ -61,6 +61,7 @@ const OWN_COMMANDS: readonly Command[] = [
         summary: "Stay in the foreground",
       },
       ...DEVICE_OPTIONS,
+      ...NETNS_OPTIONS,
     ],
     run: async (ctx) => (await import("./run.ts")).runCommand(ctx),
   },

@@ -148,6 +148,20 @@ export const DEVICE_OPTIONS: readonly Option[] = [
   },
 ];
 
+/** Where a device is run. */
+export const NETNS_OPTIONS: readonly Option[] = [
+  {
+    name: "netns",
+    value: "NAME",
+    summary: "Network namespace for the interface",
+  },
+  {
+    name: "socket-netns",
+    value: "NAME",
+    summary: "Network namespace for the sockets",
+  },
+];
+
 /** A word that names a running interface. */
 export const INTERFACE_WORD: Word = { kinds: ["interface"] };
 

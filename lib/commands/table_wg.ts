@@ -17,7 +17,7 @@ export const WG_COMMANDS: readonly Command[] = [
     name: "show",
     wgStatus: true,
     summary: "Show interfaces and peers",
-    usage: "[--json] [IF | all | interfaces] [FIELD]",
+    usage: "[--json] [--stats] [IF | all | interfaces] [FIELD]",
     args: { min: 0, max: 2 },
     words: [
       { kinds: ["interface"], choices: ["all", "interfaces"] },
@@ -62,7 +62,10 @@ export const WG_COMMANDS: readonly Command[] = [
       "wgd show all --json",
       "wgd show wg0 endpoints --json",
     ],
-    options: [JSON_OPTION],
+    options: [JSON_OPTION, {
+      name: "stats",
+      summary: "Show live objects, and what was dropped and why",
+    }],
     run: async (ctx) => (await import("./show.ts")).runCommand(ctx),
   },
   {

@@ -116,6 +116,8 @@ export class Lab implements AsyncDisposable {
   #files = 0;
 
   private constructor() {
+    // Daemons inherit it: what they keep over restarts goes with the lab.
+    Deno.env.set("STATE_DIRECTORY", `${this.directory}/state`);
     this.#guardian = new Deno.Command("setsid", {
       args: ["sh", "-c", GUARDIAN],
       stdin: "piped",
