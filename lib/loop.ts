@@ -32,6 +32,7 @@ import { controlWaker } from "./queueing.ts";
 import { Inbound } from "./receive.ts";
 import { Outbound } from "./send.ts";
 import { bootMs, ERRNO, errno, libc, SysError } from "./sys/libc.ts";
+import { nextTurn } from "./sys/turn.ts";
 import { Tun, type TunHandle } from "./tun.ts";
 
 /** Sides that one loop drives. */
@@ -79,6 +80,9 @@ const ROUTES = 2;
 const SOCKET = 3;
 /** The TUN's queues come last. */
 const TUN = SOCKET + HEADER.SOCKET_FD_COUNT;
+
+/** Batches before control, on the same thread, has its turn. */
+const BATCHES_A_TURN = 4;
 
 /** One data thread's work. */
 export class Loop {
@@ -165,7 +169,8 @@ export class Loop {
   async runAsync(): Promise<void> {
     while (this.#prepare()) {
       if (this.#pump()) {
-        await new Promise((resolve) => setTimeout(resolve, 0));
+        for (let n = 1; n < BATCHES_A_TURN && this.#pump(); n++);
+        await nextTurn();
         continue;
       }
       if (!this.#maySleep()) continue;
