@@ -167,11 +167,11 @@ async function serveConnection(
 /** Text to a client as fast as it takes it, others having their turn between. */
 class Output {
   readonly #encoder = new TextEncoder();
-  readonly #send: (bytes: Uint8Array) => Promise<number>;
+  readonly #send: (bytes: Uint8Array<ArrayBuffer>) => Promise<number>;
   #buffer = new Uint8Array(WRITE_BYTES);
 
   /** @param send sends some of the bytes; resolves with how many */
-  constructor(send: (bytes: Uint8Array) => Promise<number>) {
+  constructor(send: (bytes: Uint8Array<ArrayBuffer>) => Promise<number>) {
     this.#send = send;
   }
 
@@ -256,7 +256,10 @@ async function ready(
 }
 
 /** Sends what there is room for; waits for some. */
-async function sendSome(fd: number, bytes: Uint8Array): Promise<number> {
+async function sendSome(
+  fd: number,
+  bytes: Uint8Array<ArrayBuffer>,
+): Promise<number> {
   for (;;) {
     const flags = MSG_NOSIGNAL | MSG_DONTWAIT;
     const n = libc().send(fd, bytes, bytes.length, flags);
