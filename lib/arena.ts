@@ -136,7 +136,7 @@ export const HEADER = {
   WORDS: 1024,
 } as const;
 
-/** Entries of a ring of whole messages: length, endpoint, peer, DS field, message. */
+/** Entries of a ring of whole messages: length, peer, DS field, endpoint, message. */
 export const MESSAGE_ENTRY = {
   LENGTH: 0,
   PEER: 1,

@@ -324,7 +324,10 @@ export class Control extends PeerFields {
    * `wg_pm_notification`). Packets that are staged ask for new ones.
    */
   suspended(): void {
-    for (const peer of this.peers) this.#zeroKeyMaterial(peer);
+    this.#changes.each((peer) => {
+      this.#zeroKeyMaterial(peer);
+      return true;
+    });
   }
 
   /** Removes all peers and the private key; `objects` ends at zero once workers let go. */

@@ -119,7 +119,9 @@ class Session {
       if (operation === undefined) return false;
       this.#operation = operation;
       this.#getErrno = 0;
-      if (line === "get=1" || this.#sink.settled() === undefined) return true;
+      if (operation !== "set" || this.#sink.settled() === undefined) {
+        return true;
+      }
       return this.#settled().then(() => true);
     }
     if (line === "") return this.#finish().then(() => true);

@@ -37,6 +37,7 @@ const SETTLE_MS = 1_500;
 const WIREGUARD_GO_PEERS_MAX = 65_536;
 const LOOKUP_PREFIXES = 1_000;
 const WG_TIMEOUT_S = 300;
+const CLOCK_TICKS = 100;
 
 /** One column; the names say the units. */
 type Figures = Record<string, number>;
@@ -172,7 +173,7 @@ async function measure(
   figures["wg_syncconf_s"] = await timed(`wg syncconf ${name} ${changed}`);
   await delay(SETTLE_MS);
   figures["rss_after_dumps_mb"] = rssMb();
-  await traffic(lab, one.far, many.far, figures);
+  await traffic(lab, { one, many }, figures);
   figures["wg_syncconf_remove_s"] = await timed(
     `wg syncconf ${name} ${oneFile}`,
   );
@@ -183,11 +184,17 @@ async function measure(
   return figures;
 }
 
-/** Throughput and ping of both tunnels in turn. */
+/** CPU seconds that a daemon has used. */
+function cpuSeconds({ process }: Daemon): number {
+  const text = Deno.readTextFileSync(`/proc/${process.pid}/stat`);
+  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  return (Number(fields[11]) + Number(fields[12])) / CLOCK_TICKS;
+}
+
+/** Throughput, CPU time and ping of both tunnels in turn. */
 async function traffic(
   lab: Lab,
-  one: string,
-  many: string,
+  pairs: Record<"one" | "many", { readonly a: Daemon; readonly far: string }>,
   figures: Figures,
 ): Promise<void> {
   const all: Record<string, number[]> = {};
@@ -195,18 +202,21 @@ async function traffic(
     (all[key] ??= []).push(value);
   };
   for (let round = 0; round < rounds; round++) {
-    for (const [key, to] of [["one", one], ["many", many]]) {
-      add(`ping_us_${key}`, await pingUs(lab, to));
+    for (const [key, { a, far }] of Object.entries(pairs)) {
+      add(`ping_us_${key}`, await pingUs(lab, far));
       const args = ["-t", String(seconds)];
-      const { end } = await iperf(lab.a, lab.b, to, args);
-      add(`tcp_mbps_${key}`, end["sum_received"]["bits_per_second"] / 1e6);
+      const before = cpuSeconds(a);
+      const { end } = await iperf(lab.a, lab.b, far, args);
+      const { bytes, "bits_per_second": rate } = end["sum_received"];
+      add(`tcp_mbps_${key}`, rate / 1e6);
+      add(`cpu_s_per_gb_${key}`, (cpuSeconds(a) - before) / (bytes / 1e9));
     }
   }
   for (const [key, values] of Object.entries(all)) {
     figures[key] = median(values);
   }
   // Of neighbours in time, as the machine's speed changes.
-  for (const name of ["ping_us", "tcp_mbps"]) {
+  for (const name of ["ping_us", "tcp_mbps", "cpu_s_per_gb"]) {
     const one = all[`${name}_one`];
     const ratios = all[`${name}_many`].map((value, i) => value / one[i]);
     figures[`${name}_ratio`] = median(ratios);

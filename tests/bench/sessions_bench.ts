@@ -16,9 +16,9 @@
 // deno-lint-ignore-file no-console
 
 import { parseArgs } from "@std/cli/parse-args";
+import { HANDSHAKES_RING_CAPACITY } from "../../lib/arena.ts";
 import { generatePrivateKey } from "../../lib/crypto/x25519.ts";
 import {
-  MAX_QUEUED_INCOMING_HANDSHAKES,
   MESSAGE_COOKIE_REPLY,
   MESSAGE_RESPONSE,
   REKEY_TIMEOUT_JITTER_MS,
@@ -278,7 +278,7 @@ function measureStorm(count: number): Record<string, number> {
     "connected": connected,
     "initiations_a_peer": sent / count,
     "cookie_replies_a_peer": cookies / count,
-    "queue": MAX_QUEUED_INCOMING_HANDSHAKES,
+    "queue": 2 * HANDSHAKES_RING_CAPACITY,
     "queue_full": hub.counters().rx_handshake_queue_full ?? 0,
     "no_memory": hub.counters().handshake_no_memory ?? 0,
   };
