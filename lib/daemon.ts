@@ -10,12 +10,16 @@ import { libc } from "./sys/libc.ts";
 
 /** Environment of a daemon that shall report; see {@link reportReady}. */
 const DAEMON_ENV = "WGD_DAEMON";
+/** Path of the script that carries this program; see tools/sfx.sh. */
+const LAUNCHER_ENV = "WGD_LAUNCHER";
 const READY = "ready\n";
 
 /** Command line that starts this program again with other arguments. */
 export function ownCommand(args: readonly string[]): [string, string[]] {
   const program = Deno.execPath();
   if (Deno.build.standalone) return [program, [...args]];
+  const launcher = Deno.env.get(LAUNCHER_ENV);
+  if (launcher) return [launcher, [...args]];
   const root = new URL("../", import.meta.url);
   const config = fileURLToPath(new URL("deno.json", root));
   const entry = fileURLToPath(new URL("cli.ts", root));

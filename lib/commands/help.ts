@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { VERSION } from "../version.ts";
+import { FULL_VERSION, VERSION } from "../version.ts";
 import { COMMANDS, COMMON_OPTIONS, GLOBAL_OPTIONS } from "./table.ts";
 import type { Command, Option } from "./table.ts";
 
@@ -48,7 +48,7 @@ function join(sections: readonly string[]): string {
 
 /** The text of `wgd --version`. */
 export function versionText(): string {
-  return `wgd ${VERSION}\n`;
+  return `wgd ${FULL_VERSION}\n`;
 }
 
 /** The text of `wgd --help`. */
