@@ -6,6 +6,7 @@
  * @module
  */
 import { fileURLToPath } from "node:url";
+import { notify } from "./notify.ts";
 import { libc } from "./sys/libc.ts";
 
 /** Environment of a daemon that shall report; see {@link reportReady}. */
@@ -46,6 +47,8 @@ export async function startDaemon(args: readonly string[]): Promise<number> {
   for await (const bytes of child.stdout) {
     said += decoder.decode(bytes, { stream: true });
     if (said === READY) {
+      // The service manager watches the daemon from now on, not this process.
+      notify(`MAINPID=${child.pid}`);
       child.unref();
       return 0;
     }

@@ -78,7 +78,7 @@ Deno.test("help names every command and option, in 80 columns", async () => {
   const { code, out } = await wgd("--help");
   assertEquals(code, 0);
   for (const { name, summary } of COMMANDS) {
-    assertStringIncludes(out, `\n  ${name.padEnd(10)}${summary}\n`);
+    assertStringIncludes(out, `\n  ${name.padEnd(11)}${summary}\n`);
   }
   for (const { name } of GLOBAL_OPTIONS) assertStringIncludes(out, `--${name}`);
   const texts = [out];

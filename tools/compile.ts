@@ -16,8 +16,13 @@ import { writeScript } from "./sfx.ts";
 const ROOT = fileURLToPath(new URL("../", import.meta.url));
 /** What lib/version.ts has in place of the commit. */
 const COMMIT_MARK = "@wgd-commit@";
-/** The worker's place as lib/workers.ts names it, and in the bundle. */
-const WORKER = { source: '"./worker.ts"', bundled: '"./lib/worker.js"' };
+/** Places as lib/ names them, and in the bundle. */
+const PLACES = [
+  { source: '"./worker.ts"', bundled: '"./lib/worker.js"' },
+  { source: '"../../packaging/"', bundled: '"./packaging/"' },
+];
+/** What `wgd install` reads. */
+const PACKAGED = ["default", "hold", "openrc", "openwrt", "systemd"];
 const COMMIT_DIGITS = 12;
 
 /** Deno's names of the targets, and ours, which are uname's. */
@@ -126,8 +131,8 @@ function replaceOnce(directory: string, from: string, to: string): void {
 }
 
 /**
- * Bundles the program into `directory`: cli.js, lib/worker.js, and what they
- * share or load when a command needs it, at the directory's top.
+ * Bundles the program into `directory`: cli.js, lib/worker.js, what they share
+ * or load when a command needs it at the directory's top, and packaging/.
  */
 function bundle(directory: string): void {
   run(
@@ -135,8 +140,13 @@ function bundle(directory: string): void {
     ...["bundle", "--quiet", "--frozen", "--minify", "--code-splitting"],
     ...["--outdir", directory, "cli.ts", "lib/worker.ts"],
   );
-  replaceOnce(directory, WORKER.source, WORKER.bundled);
+  for (const { source, bundled } of PLACES) {
+    replaceOnce(directory, source, bundled);
+  }
   replaceOnce(directory, COMMIT_MARK, commitOf());
+  Deno.mkdirSync(`${directory}/packaging`);
+  const packaged = PACKAGED.map((name) => `packaging/${name}`);
+  run("cp", "-R", ...packaged, `${directory}/packaging`);
 }
 
 /** Files of a bundle, in order. */

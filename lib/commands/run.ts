@@ -10,6 +10,7 @@ import type { AeadChoice } from "../crypto/aead.ts";
 import { isDaemon, leaveSession, reportReady, startDaemon } from "../daemon.ts";
 import { type DatagramChoice, Device, type OffloadChoice } from "../device.ts";
 import { createLog, parseLogLevel } from "../log.ts";
+import { notify, startWatchdog } from "../notify.ts";
 import { TunError } from "../tun.ts";
 import type { CommandContext, OptionValues } from "./context.ts";
 import { CliError, EXIT } from "./errors.ts";
@@ -37,7 +38,10 @@ export async function runCommand(ctx: CommandContext): Promise<number> {
   const foreground = daemon || ctx.options.foreground === true ||
     ctx.env("WG_PROCESS_FOREGROUND") === "1";
   if (!foreground) {
-    return await startDaemon(["run", ...deviceArguments(ctx.options), name]);
+    const words = ["run", ...deviceArguments(ctx.options), name];
+    const status = await startDaemon(words);
+    if (status === EXIT.OK) notify("READY=1");
+    return status;
   }
   if (daemon) leaveSession();
   return await serve(name, ctx, daemon);
@@ -78,9 +82,15 @@ async function serve(
     const code = error.permission ? EXIT.NOT_PERMITTED : EXIT.FAILED;
     throw new CliError(error.message, code, { cause: error });
   }
+  const report = (error: unknown): void =>
+    log.error(error instanceof Error ? error.message : String(error));
+  const stopWatchdog = startWatchdog([Deno.pid, Deno.ppid], report);
   if (daemon) reportReady();
+  else tell("READY=1", report);
   const reason = await Promise.race([device.ended, stopped.promise]);
   log.verbose(`ending: ${reason}`);
+  stopWatchdog();
+  tell("STOPPING=1", report);
   await device.close();
   // For reports and tests: whether all is given back, and what was dropped.
   log.verbose(`objects: ${JSON.stringify(device.objects())}`);
@@ -89,6 +99,15 @@ async function serve(
     Deno.removeSignalListener(signal, listener);
   }
   return reason === "worker failed" ? EXIT.FAILED : EXIT.OK;
+}
+
+/** Tells the service manager; that it does not listen is no reason to end. */
+function tell(state: string, report: (error: unknown) => void): void {
+  try {
+    notify(state);
+  } catch (error) {
+    report(error);
+  }
 }
 
 /** A descriptor by an environment variable. */

@@ -7,6 +7,7 @@
  */
 import { LANES_MAX } from "../arena.ts";
 import { QUEUES_MAX } from "../tun.ts";
+import { SYSTEM_COMMANDS } from "./table_system.ts";
 import type { CommandContext } from "./context.ts";
 
 /** An option of a command: `--name`, with a value if `value` says so. */
@@ -227,6 +228,7 @@ export const COMMANDS: readonly Command[] = [
     options: [],
     run: async (ctx) => (await import("./selftest.ts")).runCommand(ctx),
   },
+  ...SYSTEM_COMMANDS,
 ];
 
 /** The command of this name. */

@@ -14,6 +14,7 @@ import {
 } from "../config.ts";
 import { startDaemon } from "../daemon.ts";
 import { type Endpoint, parseIp, type SocketAddress } from "../ip.ts";
+import { notify } from "../notify.ts";
 import {
   addressSteps,
   routeSteps,
@@ -85,6 +86,7 @@ export async function runCommand(ctx: CommandContext): Promise<number> {
   } finally {
     for (const signal of signals) Deno.removeSignalListener(signal, onSignal);
   }
+  notify("READY=1");
   return EXIT.OK;
 }
 

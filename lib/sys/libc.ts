@@ -38,6 +38,7 @@ const SYMBOLS = {
     result: "i32",
   }, // int, sockaddr *, socklen_t *, int
   bind: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // int, sockaddr *, socklen_t
+  connect: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // int, sockaddr *, socklen_t
   getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
   getsockopt: {
     parameters: ["i32", "i32", "i32", "buffer", "buffer"],
