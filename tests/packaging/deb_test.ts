@@ -37,7 +37,7 @@ async function makePackage(
   await must([
     ...[Deno.execPath(), "task", "--quiet", "deb"],
     ...["--executable", program, "--output", output],
-    ...["--compression", "none"],
+    ...["--compression", "gzip"],
   ], { cwd: ROOT });
   return output;
 }
