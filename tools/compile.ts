@@ -10,7 +10,7 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { fileURLToPath } from "node:url";
-import { PERMISSIONS, UNSTABLE } from "./permissions.ts";
+import { PERMISSIONS, UNSTABLE, V8_FLAGS } from "./permissions.ts";
 import { writeScript } from "./sfx.ts";
 
 const ROOT = fileURLToPath(new URL("../", import.meta.url));
@@ -173,6 +173,7 @@ function compile(directory: string, { target, output }: Options): void {
     ...["compile", "--quiet", "--no-code-cache", "--no-check"],
     ...["--no-config", "--no-lock", "--no-remote", "--no-npm", "--no-prompt"],
     ...UNSTABLE,
+    V8_FLAGS,
     ...PERMISSIONS,
     ...includes,
     ...["--target", target, "--output", output, `${directory}/cli.js`],

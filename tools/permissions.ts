@@ -40,3 +40,10 @@ export const PERMISSIONS: readonly string[] = [
 
 /** `Deno.listenDatagram` is not stable yet. */
 export const UNSTABLE: readonly string[] = ["--unstable-net"];
+
+/**
+ * V8's: an executable has those that it was made with. A small young generation
+ * keeps a daemon that is asked much from growing by 60 MB; `gc` is for
+ * lib/memory.
+ */
+export const V8_FLAGS = "--v8-flags=--max-semi-space-size=2,--expose-gc";

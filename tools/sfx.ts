@@ -5,7 +5,7 @@
  * @module
  */
 import { fileURLToPath } from "node:url";
-import { PERMISSIONS, UNSTABLE } from "./permissions.ts";
+import { PERMISSIONS, UNSTABLE, V8_FLAGS } from "./permissions.ts";
 
 const HEADER = fileURLToPath(new URL("sfx.sh", import.meta.url));
 const MODE = 0o755;
@@ -69,7 +69,7 @@ export async function writeScript(parts: ScriptParts): Promise<void> {
         .replace("@SIZE@", String(archive.length).padEnd(LENGTH_DIGITS))
         .replace(
           "@OPTIONS@",
-          [...UNSTABLE, ...PERMISSIONS].map(quote).join(" "),
+          [...UNSTABLE, V8_FLAGS, ...PERMISSIONS].map(quote).join(" "),
         ),
     );
   const header = fill(fill(0).length);

@@ -10,6 +10,12 @@ import type { AeadChoice } from "../crypto/aead.ts";
 import { isDaemon, leaveSession, reportReady, startDaemon } from "../daemon.ts";
 import { type DatagramChoice, Device, type OffloadChoice } from "../device.ts";
 import { createLog, parseLogLevel } from "../log.ts";
+import {
+  MemoryError,
+  type MemoryPlan,
+  planMemory,
+  watchHeap,
+} from "../memory.ts";
 import { notify, startWatchdog } from "../notify.ts";
 import { TunError } from "../tun.ts";
 import type { CommandContext, OptionValues } from "./context.ts";
@@ -19,9 +25,12 @@ const SIGNALS = ["SIGINT", "SIGTERM"] as const;
 
 /** Options of `run` as arguments again, for the daemon. */
 export function deviceArguments(options: OptionValues): string[] {
-  return ["threads", "lanes", "queues", "crypto", "udp", "offload"].flatMap((
-    name,
-  ) => typeof options[name] === "string" ? [`--${name}`, options[name]] : []);
+  const names = [
+    ...["threads", "lanes", "queues", "crypto", "udp", "offload", "memory"],
+  ];
+  return names.flatMap((name) =>
+    typeof options[name] === "string" ? [`--${name}`, options[name]] : []
+  );
 }
 
 /** Runs `wgd run`. */
@@ -52,7 +61,11 @@ async function serve(
   ctx: CommandContext,
   daemon: boolean,
 ): Promise<number> {
-  const { threads, lanes, queues, crypto, udp, offload } = ctx.options;
+  const { queues, crypto, udp, offload } = ctx.options;
+  const plan = memoryPlan(ctx.options);
+  // Few threads, unless they are asked for, where memory is little.
+  const threads = ctx.options.threads ?? (plan && "1");
+  const lanes = ctx.options.lanes ?? (plan && "0");
   const log = createLog(parseLogLevel(ctx.env("LOG_LEVEL")), name);
   const stopped = Promise.withResolvers<string>();
   const listeners = SIGNALS.map((signal) => {
@@ -72,6 +85,7 @@ async function serve(
       crypto: crypto as AeadChoice | undefined,
       offload: offload as OffloadChoice | undefined,
       datagrams: udp as DatagramChoice | undefined,
+      limits: plan?.limits,
       log,
     });
   } catch (error) {
@@ -85,11 +99,13 @@ async function serve(
   const report = (error: unknown): void =>
     log.error(error instanceof Error ? error.message : String(error));
   const stopWatchdog = startWatchdog([Deno.pid, Deno.ppid], report);
+  const stopHeapWatch = plan ? watchHeap(plan.heapMb) : (): void => {};
   if (daemon) reportReady();
   else tell("READY=1", report);
   const reason = await Promise.race([device.ended, stopped.promise]);
   log.verbose(`ending: ${reason}`);
   stopWatchdog();
+  stopHeapWatch();
   tell("STOPPING=1", report);
   await device.close();
   // For reports and tests: whether all is given back, and what was dropped.
@@ -99,6 +115,19 @@ async function serve(
     Deno.removeSignalListener(signal, listener);
   }
   return reason === "worker failed" ? EXIT.FAILED : EXIT.OK;
+}
+
+/** What `--memory` comes to. @throws CliError for too little */
+function memoryPlan(options: OptionValues): MemoryPlan | undefined {
+  if (options.memory === undefined) return undefined;
+  const threads = Number(options.threads ?? 1);
+  const lanes = Number(options.lanes ?? 0);
+  try {
+    return planMemory(Number(options.memory), threads + lanes);
+  } catch (error) {
+    if (!(error instanceof MemoryError)) throw error;
+    throw new CliError(error.message, EXIT.FAILED, { cause: error });
+  }
 }
 
 /** Tells the service manager; that it does not listen is no reason to end. */

@@ -97,6 +97,12 @@ const DEVICE_OPTIONS: readonly Option[] = [
     choices: ["auto", "tun", "udp", "none"],
     summary: "Which super-packets are used",
   },
+  {
+    name: "memory",
+    value: "MB",
+    max: 65_536,
+    summary: "What the daemon may take",
+  },
 ];
 
 /** All commands, in the order in which help lists them. */
