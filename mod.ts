@@ -15,20 +15,23 @@
  * @module
  */
 export type { ArenaLimits } from "./lib/arena.ts";
-export type { ObjectCounts } from "./lib/control.ts";
+export type { ObjectCounts } from "./lib/parts.ts";
 export { COUNTER_NAMES, type CounterName } from "./lib/counters.ts";
 export type { AeadChoice } from "./lib/crypto/aead.ts";
 export {
   type DatagramChoice,
   Device,
+  type DeviceObjects,
   type DeviceOptions,
   type EndReason,
   type OffloadChoice,
 } from "./lib/device.ts";
+export type { TimestampFloor } from "./lib/tai64n.ts";
 export type { Cidr, SocketAddress } from "./lib/ip.ts";
 export { createLog, type Log, type LogLevel } from "./lib/log.ts";
 export {
   getDevice,
+  getStats,
   listDevices,
   setDevice,
   type UapiClientOptions,

@@ -3,144 +3,30 @@
  * longest prefix wins. Mirrors the kernel's `allowedips.c`. Nodes live in the
  * arena (`trieNodes`); a node with a peer is an allowed IP, a node without one
  * ("glue") forks and so has two children: never more than two nodes a prefix.
- * Control alone writes, both workers look up without locks. Pure; reference §8.
- *
- * How a reader sees the trie before or after an update, never in between:
- * - A new node is complete before one store links it. Everything about a node
- *   that a reader uses is then fixed, but for its peer and its children.
- * - A removal or change of owner takes effect by one store to the peer's field;
- *   nodes that this makes useless are unlinked then, which changes no answer,
- *   and freed after a grace period (lib/epoch).
- * - A reader that walks down while several updates pass could still combine an
- *   old owner above with a missing prefix below: an answer that never was right.
- *   So the trie's version counts up before each removal and change of owner, and
- *   a lookup during which it changed starts over. A lookup that counts meets one
- *   such update at most, and then insertions of new nodes, which only ever make
- *   answers longer: going down, it meets each prefix that was there when it read
- *   the owner of a shorter one. Loading a table makes nobody start over.
+ * Control alone writes, both workers look up without locks: lib/allowedips_read
+ * has how that goes together. Pure; reference §8.
  *
  * @module
  */
-import { type Arena, Pool, TRIE_NODE_WORDS } from "./arena.ts";
+import {
+  AllowedIpsReader,
+  CIDR_MASK,
+  HOSTS_V4,
+  HOSTS_V6,
+  NODE,
+  OWNER_SHIFT,
+  ROOT_V4,
+  ROOT_V6,
+  VERSION_V4,
+  VERSION_V6,
+} from "./allowedips_read.ts";
+import { type Arena, Pool } from "./arena.ts";
 import { bug } from "./assert.ts";
 import type { Free, Grace } from "./epoch.ts";
-import { MAX_PEERS_PER_DEVICE } from "./messages.ts";
+import { Hosts, keyOfWords } from "./hosts.ts";
 import { PEER } from "./records.ts";
 
-/** Header words of the tries; 576 to 591 are ours. */
-const ROOT_V4 = 576;
-const VERSION_V4 = 577;
-const ROOT_V6 = 578;
-const VERSION_V6 = 579;
-
-/**
- * One node, in words; its number is its word in the arena. What lookups read
- * comes first: for IPv4 a quarter of a cache line, for IPv6 seven words.
- */
-const NODE = {
-  /** Owner times 256 (0: glue), plus the prefix length, which never changes. */
-  OWNER: 0,
-  CHILD: 1,
-  /** Prefix, masked: one 32-bit number for IPv4, four for IPv6. */
-  KEY: 3,
-  // Control alone.
-  PARENT: 7,
-  /** The peer's list, in the order of insertion. */
-  LIST_NEXT: 8,
-  LIST_PREV: 9,
-  /** Words of the key: 1 or 4. */
-  KEY_WORDS: 10,
-  WORDS: 12,
-} as const;
-bug(NODE.WORDS === TRIE_NODE_WORDS, "a node has its size");
-bug(MAX_PEERS_PER_DEVICE < 1 << 22, "owner and prefix length share a word");
-
-const CIDR_MASK = 255;
-const OWNER_SHIFT = 8;
-
-/** A worker's side: lookups of addresses that lie in the arena. */
-export class AllowedIpsReader {
-  readonly #i32: Int32Array<SharedArrayBuffer>;
-  readonly #u8: Uint8Array<SharedArrayBuffer>;
-
-  /** A reader of this arena's tries, for any thread. */
-  constructor(arena: Arena) {
-    this.#i32 = arena.i32;
-    this.#u8 = arena.u8;
-  }
-
-  /**
-   * The peer that owns the longest prefix of the IPv4 address at `byteOffset`,
-   * or 0. Call between `enter` and `leave` of the worker's epoch.
-   */
-  lookup4(byteOffset: number): number {
-    const i32 = this.#i32;
-    const key = this.#key(byteOffset);
-    for (;;) {
-      const version = Atomics.load(i32, VERSION_V4);
-      let node = i32[ROOT_V4];
-      let best = 0;
-      let seen = node;
-      while (node !== 0) {
-        const owner = i32[node + NODE.OWNER];
-        const cidr = owner & CIDR_MASK;
-        seen |= owner;
-        if (Math.clz32(key ^ i32[node + NODE.KEY]) < cidr) break;
-        if (owner > CIDR_MASK) best = owner >> OWNER_SHIFT;
-        if (cidr === 32) break;
-        node = i32[node + NODE.CHILD + ((key >>> (31 - cidr)) & 1)];
-        seen |= node;
-      }
-      if (this.#unchanged(VERSION_V4, version, seen)) return best;
-    }
-  }
-
-  /** The same for the IPv6 address at `byteOffset`. */
-  lookup6(byteOffset: number): number {
-    const i32 = this.#i32;
-    for (;;) {
-      const version = Atomics.load(i32, VERSION_V6);
-      let node = i32[ROOT_V6];
-      let best = 0;
-      let seen = node;
-      // Key words before `at` match: a child's prefix extends its parent's.
-      let at = 0;
-      let key = this.#key(byteOffset);
-      descent: while (node !== 0) {
-        const owner = i32[node + NODE.OWNER];
-        const cidr = owner & CIDR_MASK;
-        seen |= owner;
-        for (const last = cidr >>> 5; at < last;) {
-          if (key !== i32[node + NODE.KEY + at]) break descent;
-          if (++at < 4) key = this.#key(byteOffset + 4 * at);
-        }
-        const rest = cidr & 31;
-        if (
-          rest !== 0 && Math.clz32(key ^ i32[node + NODE.KEY + at]) < rest
-        ) break;
-        if (owner > CIDR_MASK) best = owner >> OWNER_SHIFT;
-        if (at === 4) break;
-        node = i32[node + NODE.CHILD + ((key >>> (31 - rest)) & 1)];
-        seen |= node;
-      }
-      if (this.#unchanged(VERSION_V6, version, seen)) return best;
-    }
-  }
-
-  /**
-   * Whether the version is still the same. `seen` holds the bits of all owners
-   * and children read, which are below 2^31: it adds nothing to the address, but
-   * no machine can read the version before it has read them (arm64 could).
-   */
-  #unchanged(word: number, version: number, seen: number): boolean {
-    return Atomics.load(this.#i32, word + (seen >>> 31)) === version;
-  }
-
-  #key(at: number): number {
-    const u8 = this.#u8;
-    return (u8[at] << 24) | (u8[at + 1] << 16) | (u8[at + 2] << 8) | u8[at + 3];
-  }
-}
+export { AllowedIpsReader } from "./allowedips_read.ts";
 
 /** Control's side: both tries and the peers' lists. */
 export class AllowedIps extends AllowedIpsReader {
@@ -149,6 +35,8 @@ export class AllowedIps extends AllowedIpsReader {
   readonly #grace: Grace;
   readonly #pool: Pool;
   readonly #free: Free;
+  readonly #hosts4: Hosts;
+  readonly #hosts6: Hosts;
   /** The prefix in hand, masked. */
   readonly #prefix = new Int32Array(4);
   #size = 0;
@@ -159,6 +47,9 @@ export class AllowedIps extends AllowedIpsReader {
     this.#arena = arena;
     this.#i32 = arena.i32;
     this.#grace = grace;
+    const { hosts4, hosts6, hostBucketCount } = arena.layout;
+    this.#hosts4 = new Hosts(arena, HOSTS_V4, hosts4, hostBucketCount);
+    this.#hosts6 = new Hosts(arena, HOSTS_V6, hosts6, hostBucketCount);
     this.#pool = new Pool(
       arena,
       arena.layout.trieNodes,
@@ -227,6 +118,7 @@ export class AllowedIps extends AllowedIpsReader {
     i32[added + NODE.OWNER] = (peer << OWNER_SHIFT) | cidr;
     i32[top + NODE.PARENT] = parent;
     Atomics.store(i32, link, top);
+    this.#insertHost(added, peer);
     this.#append(added, peer);
     this.#size++;
     return true;
@@ -251,10 +143,10 @@ export class AllowedIps extends AllowedIpsReader {
     return false;
   }
 
-  /** Takes all prefixes from `peer`; returns how many it had. */
-  removeByPeer(peer: number): number {
+  /** Takes all prefixes, `limit` at most, from `peer`; returns how many. */
+  removeByPeer(peer: number, limit = Infinity): number {
     let count = 0;
-    for (let node = this.first(peer); node !== 0; node = this.first(peer)) {
+    for (let node; count < limit && (node = this.first(peer)) !== 0;) {
       this.#removeNode(node);
       count++;
     }
@@ -326,10 +218,42 @@ export class AllowedIps extends AllowedIpsReader {
     if (owner === 0) this.#size++;
     else this.#unlist(node, owner);
     if (owner !== peer) {
+      this.#removeHost(node, owner);
       this.#bumpVersion(node);
       this.#publishPeer(node, peer);
+      this.#insertHost(node, peer);
     }
     this.#append(node, peer);
+  }
+
+  /**
+   * Enters a node that is a single address into its table: after the trie has
+   * it, and `#removeHost` before the trie changes. So the table never has what
+   * the trie has not, and nobody sees a change and then, there, the state before.
+   */
+  #insertHost(node: number, peer: number): void {
+    const words = this.#hostWords(node);
+    const key = node + NODE.KEY;
+    if (words === 1) this.#hosts4.insert(this.#i32[key], peer);
+    if (words === 4) this.#hosts6.insert(this.#key6(key), node);
+  }
+
+  #removeHost(node: number, peer: number): void {
+    const words = this.#hostWords(node);
+    const key = node + NODE.KEY;
+    if (words === 1) this.#hosts4.remove(this.#i32[key], peer);
+    if (words === 4) this.#hosts6.remove(this.#key6(key), node);
+  }
+
+  /** Words of a node's key if it is a single address, else 0. */
+  #hostWords(node: number): number {
+    const words = this.#i32[node + NODE.KEY_WORDS];
+    return this.cidrOf(node) === 32 * words ? words : 0;
+  }
+
+  #key6(key: number): number {
+    const i32 = this.#i32;
+    return keyOfWords(i32[key], i32[key + 1], i32[key + 2], i32[key + 3]);
   }
 
   /** Takes the owner from a node, and the node out where it does not fork. */
@@ -337,6 +261,7 @@ export class AllowedIps extends AllowedIpsReader {
     const parent = this.#i32[node + NODE.PARENT];
     this.#unlist(node, this.#peerOf(node));
     this.#size--;
+    this.#removeHost(node, this.#peerOf(node));
     this.#bumpVersion(node);
     this.#publishPeer(node, 0);
     if (this.#splice(node) && parent !== 0 && this.#peerOf(parent) === 0) {

@@ -11,6 +11,7 @@
  */
 import { bug } from "./assert.ts";
 import {
+  LANES_MAX,
   MAX_PEERS_PER_DEVICE,
   MAX_QUEUED_INCOMING_HANDSHAKES,
 } from "./messages.ts";
@@ -23,19 +24,28 @@ export interface ArenaLimits {
   readonly peers: number;
   /** Nodes of both allowed-IPs tries: up to two for each allowed IP. */
   readonly allowedIpNodes: number;
-  /** Peers with a handshake or session at a time. */
+  /** Peers with a handshake, session or timer at a time. */
   readonly sessions: number;
+  /** Keypairs, up to three for each live session; as many unless told otherwise. */
+  readonly keypairs?: number;
   /** Packet slots of the outbound worker: one batch and all staged packets. */
   readonly txSlots: number;
 }
 
-/** What a device reserves unless told otherwise. */
+/**
+ * What a device reserves unless told otherwise. Each peer may have timers, so
+ * there are as many sessions; but one core can keep no more than about 120,000
+ * sessions in new keys, at 1,000 handshakes a second each 120 s.
+ */
 export const DEFAULT_LIMITS: ArenaLimits = {
   peers: MAX_PEERS_PER_DEVICE,
   allowedIpNodes: 1 << 22,
-  sessions: 1 << 16,
+  sessions: MAX_PEERS_PER_DEVICE,
+  keypairs: 3 << 17,
   txSlots: 4096,
 };
+/** Fewest peers that {@link Arena.reserve} tries before it gives up. */
+const PEERS_MIN = 256;
 
 /** Most packets that one pass of a worker reads, seals or opens, and writes. */
 export const BATCH = 64;
@@ -44,8 +54,6 @@ export const BATCH = 64;
 export const CHAINS = 256;
 /** Most packets of one direction that wait for a lane (kernel: MAX_QUEUED_PACKETS). */
 export const CRYPT_RING_PACKETS = 1024;
-/** Most lanes of a device. */
-export const LANES_MAX = 64;
 /** Slots for what is received: it keeps its slot until it is delivered. */
 export const RX_SLOTS = 128;
 
@@ -72,6 +80,8 @@ export const HEADER = {
   /** Descriptors of the sockets, -1: none (control). */
   SOCKET_FD: 20,
   SOCKET_FD_COUNT: 2,
+  /** Port of the sockets (control). */
+  LISTEN_PORT: 22,
   /** Generation of the sockets that each worker uses (that worker). */
   OUTBOUND_SOCKETS: 32,
   INBOUND_SOCKETS: 48,
@@ -79,6 +89,10 @@ export const HEADER = {
   LINK_CHANGED: 33,
   /** Set to 1 by outbound when the interface is gone. */
   TUN_GONE: 34,
+  /** As LINK_CHANGED, for addresses, routes and rules where the sockets are. */
+  ROUTES_CHANGED: 35,
+  /** What outbound asks about routes, 9 words (lib/routes). */
+  ROUTE_ASKED: 36,
   /** Epochs of the workers, and the last that each is done with (lib/epoch). */
   OUTBOUND_EPOCH: 64,
   INBOUND_EPOCH: 80,
@@ -86,6 +100,8 @@ export const HEADER = {
   /** Slots and chains in use: each worker's last word, for accounting. */
   OUTBOUND_SLOTS: 66,
   OUTBOUND_CHAINS: 67,
+  /** Two addresses that outbound works with, 8 words (lib/routes). */
+  ROUTE_LOOKUP: 68,
   INBOUND_SLOTS: 82,
   INBOUND_CHAINS: 83,
   /** 1 while the thread sleeps and wants to be woken (lib/queueing). */
@@ -98,8 +114,9 @@ export const HEADER = {
   COMMANDS_QUEUE: 192,
   OUTBOUND_EVENTS_QUEUE: 256,
   INBOUND_EVENTS_QUEUE: 320,
-  /** Rings: 64 words of indices each (lib/queueing). */
+  /** Rings: 64 words of indices each (lib/queueing), or 32 for one of two. */
   HANDSHAKES_RING: 384,
+  COOKIE_HOLDERS_RING: 416,
   MESSAGES_RING: 448,
   /** Words 512 to 591: versions and roots of lib/peerlookup and lib/allowedips. */
   TABLES: 512,
@@ -128,8 +145,13 @@ export const MESSAGE_ENTRY = {
   MESSAGE: 16,
   WORDS: 64,
 } as const;
-export const HANDSHAKES_RING_CAPACITY = MAX_QUEUED_INCOMING_HANDSHAKES;
+/** Of each of the two rings of handshake messages that come in. */
+export const HANDSHAKES_RING_CAPACITY = MAX_QUEUED_INCOMING_HANDSHAKES / 2;
 export const MESSAGES_RING_CAPACITY = 1024;
+
+/** Answers about routes that are kept, and words of each (lib/routes). */
+export const ROUTE_ANSWERS = 256;
+export const ROUTE_ANSWER_WORDS = 8;
 
 /** Counters of one thread: as many 64-bit floats at most. */
 export const COUNTERS_MAX = 64;
@@ -142,8 +164,12 @@ const THREADS = 3;
 /** Bytes for one worker's AEAD scratch and system call structures. */
 export const WORK_BYTES = 256 * 1024;
 
-const INDEX_BUCKETS = 1 << 16;
+const BUCKETS_MIN = 1 << 8;
+const INDEX_BUCKETS_MAX = 1 << 18;
 const PUBLIC_KEY_BUCKETS_MAX = 1 << 20;
+const HOST_BUCKETS_MAX = 1 << 20;
+/** Words of a bucket of single addresses: one cache line. */
+export const HOST_BUCKET_WORDS = 16;
 const PAGE_BYTES = 65_536;
 /** Bytes of one node of the allowed-IPs tries, and of one entry of the rate limiter. */
 export const TRIE_NODE_WORDS = 12;
@@ -155,6 +181,7 @@ export const LIMITER_BUCKETS = 8_192;
 export interface ArenaLayout {
   readonly counters: number;
   readonly handshakesRing: number;
+  readonly cookieHoldersRing: number;
   readonly messagesRing: number;
   readonly work: number;
   readonly laneWork: number;
@@ -167,8 +194,16 @@ export interface ArenaLayout {
   /** One word for each tx slot: bytes of payload. */
   readonly txSlotLengths: number;
   readonly indexBuckets: number;
+  /** A power of two. */
+  readonly indexBucketCount: number;
   readonly publicKeyBuckets: number;
   readonly publicKeyBucketCount: number;
+  readonly routeAnswers: number;
+  /** Buckets of single addresses, IPv4 and IPv6 (lib/hosts). */
+  readonly hosts4: number;
+  readonly hosts6: number;
+  /** A power of two. */
+  readonly hostBucketCount: number;
   readonly limiterBuckets: number;
   readonly limiterEntries: number;
   readonly sessions: number;
@@ -180,8 +215,10 @@ export interface ArenaLayout {
   readonly words: number;
 }
 
-/** Buckets of the index table: a power of two. */
-export const INDEX_BUCKET_COUNT = INDEX_BUCKETS;
+/** A power of two, `count` rounded up if it is within the bounds. */
+function buckets(count: number, max: number): number {
+  return Math.min(max, 2 ** Math.ceil(Math.log2(Math.max(BUCKETS_MIN, count))));
+}
 
 function layoutOf(limits: ArenaLimits): ArenaLayout {
   let at: number = HEADER.WORDS;
@@ -191,14 +228,14 @@ function layoutOf(limits: ArenaLimits): ArenaLayout {
     return start;
   };
   const slotWords = SLOT_BYTES / 4;
-  const keypairCount = 3 * limits.sessions;
-  const publicKeyBucketCount = Math.min(
-    PUBLIC_KEY_BUCKETS_MAX,
-    2 ** Math.ceil(Math.log2(Math.max(16, limits.peers))),
-  );
+  const keypairCount = limits.keypairs ?? 3 * limits.sessions;
+  const indexBucketCount = buckets(keypairCount, INDEX_BUCKETS_MAX);
+  const hostBucketCount = buckets(limits.allowedIpNodes / 8, HOST_BUCKETS_MAX);
+  const publicKeyBucketCount = buckets(limits.peers, PUBLIC_KEY_BUCKETS_MAX);
   const layout = {
     counters: region(THREADS * COUNTERS_MAX * 2),
     handshakesRing: region(HANDSHAKES_RING_CAPACITY * MESSAGE_ENTRY.WORDS),
+    cookieHoldersRing: region(HANDSHAKES_RING_CAPACITY * MESSAGE_ENTRY.WORDS),
     messagesRing: region(MESSAGES_RING_CAPACITY * MESSAGE_ENTRY.WORDS),
     work: region(THREADS * WORK_BYTES / 4),
     laneWork: region(LANES_MAX * AEAD_WORK_BYTES / 4),
@@ -208,9 +245,14 @@ function layoutOf(limits: ArenaLimits): ArenaLayout {
     txSlots: region((limits.txSlots + 1) * slotWords),
     txSlotLinks: region(limits.txSlots + 1),
     txSlotLengths: region(limits.txSlots + 1),
-    indexBuckets: region(INDEX_BUCKETS),
+    indexBuckets: region(indexBucketCount),
+    indexBucketCount,
     publicKeyBuckets: region(publicKeyBucketCount),
     publicKeyBucketCount,
+    routeAnswers: region(ROUTE_ANSWERS * ROUTE_ANSWER_WORDS),
+    hosts4: region(hostBucketCount * HOST_BUCKET_WORDS),
+    hosts6: region(hostBucketCount * HOST_BUCKET_WORDS),
+    hostBucketCount,
     limiterBuckets: region(LIMITER_BUCKETS),
     limiterEntries: region((LIMITER_ENTRIES + 1) * LIMITER_ENTRY_WORDS),
     sessions: region((limits.sessions + 1) * SESSION.WORDS),
@@ -263,6 +305,36 @@ export class Arena {
     this.i32 = new Int32Array(buffer);
     this.u32 = new Uint32Array(buffer);
     this.f64 = new Float64Array(buffer);
+  }
+
+  /**
+   * Reserves an arena with these limits, or with less room for peers where the
+   * machine cannot reserve as much.
+   *
+   * @param reserve makes an arena
+   * @throws RangeError when the machine has no memory even for a few peers
+   */
+  static reserve(
+    limits: ArenaLimits = DEFAULT_LIMITS,
+    reserve = (limits: ArenaLimits): Arena => new Arena(limits),
+  ): Arena {
+    for (let present = limits;;) {
+      try {
+        return reserve(present);
+      } catch (error) {
+        const { peers, allowedIpNodes, sessions, keypairs, txSlots } = present;
+        if (!(error instanceof RangeError) || peers < 2 * PEERS_MIN) {
+          throw error;
+        }
+        present = {
+          peers: Math.ceil(peers / 2),
+          allowedIpNodes: Math.ceil(allowedIpNodes / 2),
+          sessions: Math.ceil(sessions / 2),
+          keypairs: Math.ceil((keypairs ?? 3 * sessions) / 2),
+          txSlots,
+        };
+      }
+    }
   }
 
   /** First word of peer `peer`'s record. */

@@ -1,7 +1,9 @@
 /**
  * Configuration files of wg(8) and wg-quick(8): the types, and the one parser
  * and one formatter that every command uses. wg-quick's format is wg's with
- * more keys in `[Interface]`. Pure: reading the file is the caller's.
+ * more keys in `[Interface]`. Comments, blank lines and the order of keys are not
+ * part of a configuration: what is parsed and formatted again is without them,
+ * as after `wg-quick save`. Pure: reading the file is the caller's.
  *
  * @module
  */
@@ -11,6 +13,7 @@ import type { Cidr, Endpoint } from "./ip.ts";
 
 export { ConfigError, ConfigErrors } from "./config_error.ts";
 export type { ConfigErrorFields } from "./config_error.ts";
+export type { ServicePort } from "./config_keys.ts";
 export type { ParseConfigOptions } from "./config_parse.ts";
 export { formatConfig, parseConfig };
 
@@ -72,6 +75,9 @@ export interface ParsedConfig extends Config {
   /** One line each, as errors are: `wg0.conf:7:14: …`. */
   warnings: string[];
 }
+
+/** Where configurations are found by the name of their interface. */
+export const CONFIG_DIRECTORY = "/etc/wireguard";
 
 /** Which keys are allowed: those of wg(8), or also those of wg-quick(8). */
 export type ConfigFormat = "wg" | "wg-quick";

@@ -1,6 +1,8 @@
 /**
- * Prints a configuration in the layout of `wg-quick save` and `wg showconf`.
- * What it prints parses to an equal configuration. Pure.
+ * Prints a configuration in the layout of `wg-quick save` and `wg showconf`: of
+ * a configuration without keys of wg-quick, the bytes of `wg showconf`. What it
+ * prints parses to an equal configuration; comments and the form of values are
+ * not part of one and are lost. Pure.
  *
  * @module
  */
@@ -53,8 +55,7 @@ function peerLines(peer: PeerConfig): string[] {
 
 /** Prints a configuration file. */
 export function formatConfig(config: Config): string {
-  return [
-    interfaceLines(config.interface),
-    ...config.peers.map(peerLines),
-  ].map((lines) => lines.join("\n") + "\n").join("\n");
+  const section = (lines: string[]): string => lines.join("\n") + "\n";
+  return section(interfaceLines(config.interface)) + "\n" +
+    config.peers.map((peer) => section(peerLines(peer))).join("\n");
 }

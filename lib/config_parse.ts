@@ -1,11 +1,14 @@
 /**
- * The parser of configuration files. It accepts what wg(8) and wg-quick(8)
- * accept (config.c and linux.bash of wireguard-tools): comments from `#` on,
- * names in any letter case, all white space dropped from wg's own keys, `#`
- * kept in hooks. It reads on after an error, so that all errors of a file are
- * told at once. Some things are refused that wg takes: names of services for
- * ports (not looked up yet), port numbers above 65535 and endpoints with port
- * 0, IPv6 endpoints without brackets. An empty AllowedIPs is taken. Pure.
+ * The parser of configuration files. It reads them as wg(8) and wg-quick(8) do
+ * (reference §9.1, §9.3): comments from `#` on, names in any letter case, all
+ * white space dropped from wg's own keys, `#` kept in hooks, keys of wg-quick
+ * only below a header that is `[Interface]` without white space in it. It reads
+ * on after an error, so that all errors of a file are told at once.
+ *
+ * What it takes, `wg setconf` takes, once the keys of wg-quick are out. Some
+ * things are refused that wg takes, as what they mean is not what was meant:
+ * port numbers above 65535 (modulo 65536), endpoints with port 0, IPv6 endpoints
+ * without brackets, and what inet_aton makes of `1.2.3` and `0x7f.1`. Pure.
  *
  * @module
  */
@@ -15,8 +18,14 @@ import {
   EXPECTED_KEY,
   quote,
 } from "./config_error.ts";
-import { INTERFACE_KEYS, PEER_KEYS } from "./config_keys.ts";
-import type { Field, KeySpec, Report } from "./config_keys.ts";
+import {
+  compact,
+  INTERFACE_KEYS,
+  lowerCase,
+  PEER_KEYS,
+  trimmedRange,
+} from "./config_keys.ts";
+import type { Field, KeySpec, Report, ServicePort } from "./config_keys.ts";
 import { encodeKey } from "./crypto/bytes.ts";
 import { nearest } from "./suggest.ts";
 import type {
@@ -32,6 +41,8 @@ export interface ParseConfigOptions {
   file?: string;
   /** Which keys are allowed; default `wg-quick`. */
   format?: ConfigFormat;
+  /** Looks up names of services that stand for ports; by default none is. */
+  servicePort?: ServicePort;
 }
 
 const BYTE_ORDER_MARK = "\ufeff";
@@ -47,7 +58,12 @@ interface PeerDraft {
 
 type Section =
   | { readonly kind: "none" | "unknown" }
-  | { readonly kind: "interface"; readonly seen: Set<string> }
+  | {
+    readonly kind: "interface";
+    readonly seen: Set<string>;
+    /** Whether wg-quick sees that it is this section. */
+    readonly quick: boolean;
+  }
   | PeerDraft;
 
 type KeyName = Pick<KeySpec<never>, "name" | "quick">;
@@ -57,24 +73,12 @@ interface Position {
   readonly column: number;
 }
 
-/** A line's start and end without white space around it. */
-function trimmedRange(
-  text: string,
-  from: number,
-  to: number,
-): [start: number, end: number] {
-  let start = from;
-  let end = to;
-  while (start < end && /\s/.test(text[start])) start++;
-  while (end > start && /\s/.test(text[end - 1])) end--;
-  return [start, end];
-}
-
 class Parser {
   readonly errors: ConfigError[] = [];
   readonly warnings: string[] = [];
   readonly #file: string;
   readonly #format: ConfigFormat;
+  readonly #servicePort: ServicePort;
   readonly #interface: InterfaceConfig = {
     addresses: [],
     dns: [],
@@ -87,9 +91,21 @@ class Parser {
   readonly #drafts: PeerDraft[] = [];
   #section: Section = { kind: "none" };
 
-  constructor(file: string, format: ConfigFormat) {
+  constructor(
+    { file = "configuration", format = "wg-quick", servicePort }:
+      ParseConfigOptions,
+  ) {
     this.#file = file;
     this.#format = format;
+    this.#servicePort = servicePort ?? ((): null => null);
+  }
+
+  /** Complains about what wg takes for a part of the first line. */
+  byteOrderMark(): void {
+    this.#fail({ line: 1, column: 1 }, {
+      problem: "a byte order mark, which wg does not know",
+      expected: "a file saved as UTF-8 without it",
+    });
   }
 
   line(text: string, line: number): void {
@@ -99,7 +115,7 @@ class Parser {
     if (start === end) return;
     const at = { line, column: start + 1 };
     if (text[start] === "[") {
-      this.#header(text.slice(start, end).replace(/\s/g, ""), at);
+      this.#header(text.slice(start, end), at);
       return;
     }
     const equals = text.slice(0, length).indexOf("=");
@@ -159,10 +175,15 @@ class Parser {
     return { interface: this.#interface, peers, warnings: this.warnings };
   }
 
-  #header(header: string, at: Position): void {
-    switch (header.toLowerCase()) {
+  #header(text: string, at: Position): void {
+    const header = compact(text);
+    switch (lowerCase(header)) {
       case "[interface]":
-        this.#section = { kind: "interface", seen: this.#interfaceSeen };
+        this.#section = {
+          kind: "interface",
+          seen: this.#interfaceSeen,
+          quick: text === header,
+        };
         return;
       case "[peer]": {
         this.#section = {
@@ -191,6 +212,14 @@ class Parser {
     switch (section.kind) {
       case "interface": {
         const spec = this.#lookUp(INTERFACE_KEYS, name);
+        if (spec?.quick && !section.quick) {
+          this.#fail(at, {
+            key: spec.name,
+            problem: "wg-quick does not see this section",
+            expected: "no white space in its header [Interface]",
+          });
+          return;
+        }
         if (spec) return this.#read(spec, field, section, this.#interface);
         break;
       }
@@ -236,6 +265,7 @@ class Parser {
           spec.name,
           message,
         ),
+      servicePort: this.#servicePort,
     };
     spec.read(field, into, report);
   }
@@ -245,12 +275,12 @@ class Parser {
     specs: readonly KeySpec<T>[],
     name: string,
   ): KeySpec<T> | undefined {
-    const asWg = name.replace(/\s/g, "").toLowerCase();
-    const asQuick = name.toLowerCase();
+    const asWg = lowerCase(compact(name));
+    const asQuick = lowerCase(name);
     return specs.find((spec) =>
       spec.quick
-        ? this.#format === "wg-quick" && spec.name.toLowerCase() === asQuick
-        : spec.name.toLowerCase() === asWg
+        ? this.#format === "wg-quick" && lowerCase(spec.name) === asQuick
+        : lowerCase(spec.name) === asWg
     );
   }
 
@@ -264,7 +294,7 @@ class Parser {
       keys.filter((key) => !key.quick || this.#format === "wg-quick")
         .map((key) => key.name);
     const isNamed = (key: string): boolean =>
-      key.toLowerCase() === name.toLowerCase();
+      lowerCase(key) === lowerCase(compact(name));
 
     if (allowed(other).some(isNamed)) {
       this.#fail(at, {
@@ -316,9 +346,10 @@ export function parseConfig(
   text: string,
   options: ParseConfigOptions = {},
 ): ParsedConfig {
-  const { file = "configuration", format = "wg-quick" } = options;
-  const parser = new Parser(file, format);
-  const body = text.startsWith(BYTE_ORDER_MARK) ? text.slice(1) : text;
+  const parser = new Parser(options);
+  const hasMark = text.startsWith(BYTE_ORDER_MARK);
+  if (hasMark) parser.byteOrderMark();
+  const body = hasMark ? text.slice(1) : text;
   body.split("\n").forEach((line, i) => parser.line(line, i + 1));
   return parser.finish();
 }

@@ -8,16 +8,13 @@
  */
 import type { AllowedIps } from "./allowedips.ts";
 import { type Arena, HEADER } from "./arena.ts";
-import { constantTimeEqual, wipe } from "./crypto/bytes.ts";
+import { constantTimeEqual } from "./crypto/bytes.ts";
 import { publicKey } from "./crypto/x25519.ts";
 import { clearSource, fillEndpoint, writeEndpoint } from "./endpoint.ts";
-import {
-  REJECT_AFTER_TIME_MS,
-  REKEY_AFTER_MESSAGES_HI,
-  REKEY_AFTER_TIME_MS,
-} from "./messages.ts";
-import { makeParts, type Parts } from "./parts.ts";
+import { CONSUMED, type FloodLevels } from "./handshake.ts";
+import { makeParts, type ObjectCounts, type Parts } from "./parts.ts";
 import type { Peers } from "./peer.ts";
+import { PeerChanges } from "./peer_changes.ts";
 import { PeerFields } from "./peer_fields.ts";
 import type { FillRandom } from "./peerlookup.ts";
 import {
@@ -34,9 +31,17 @@ import {
   type Waker,
 } from "./queueing.ts";
 import { KEYPAIR, PEER } from "./records.ts";
+import { type TimestampFloor, Timestamps } from "./tai64n.ts";
 
-/** Handshake messages handled before others have their turn: about 15 ms. */
-const HANDSHAKES_AT_ONCE = 16;
+/**
+ * Work on handshake messages before others have their turn: 8 handshakes, about
+ * 6 ms; or twice as many answers with cookies, or eight times as many messages
+ * with a wrong code, so that a flood gets a share of this thread's time and no
+ * more.
+ */
+const HANDSHAKE_WORK_AT_ONCE = 8 * CONSUMED.COMPUTED;
+/** The same for initiations that outbound asks for: about 2 ms. */
+const INITIATIONS_AT_ONCE = 4;
 const LIMITER_COLLECT_MS = 1000;
 /** How soon control looks again whether the workers let go of retired records. */
 const GRACE_POLL_MS = 10;
@@ -53,24 +58,12 @@ export interface ControlOptions {
   /** Boot time in ms. */
   readonly nowMs: () => number;
   readonly outbound: Waker;
-}
-
-/** Live objects of a device, by kind: all zero once it is closed. */
-export interface ObjectCounts {
-  /** Peers configured, and removed ones that workers still know. */
-  readonly peers: number;
-  /** Keypairs, and dead ones that workers still know. */
-  readonly keypairs: number;
-  /** Records of active peers. */
-  readonly sessions: number;
-  /** Peers with a timer pending. */
-  readonly timers: number;
-  /** Nodes of both tries. */
-  readonly allowedIpNodes: number;
-  /** Indices of handshakes and keypairs. */
-  readonly indices: number;
-  /** Records that wait for the workers. */
-  readonly retired: number;
+  /** 32 bytes where the private key is kept; else somewhere on the heap. */
+  readonly privateKeyRoom?: Uint8Array;
+  /** Where timestamps go on from. */
+  readonly timestamps?: TimestampFloor;
+  /** Called when something was begun that `pump` goes on with. */
+  readonly more: () => void;
 }
 
 /** The control side of one device. */
@@ -80,8 +73,10 @@ export class Control extends PeerFields {
   readonly #p: Parts;
   readonly #outboundEvents: Mailbox;
   readonly #inboundEvents: Mailbox;
+  readonly #changes: PeerChanges;
   #limiterCollectedMs = 0;
   #collecting = false;
+  #flood = false;
 
   constructor(options: ControlOptions) {
     const { arena, fillRandom } = options;
@@ -90,12 +85,20 @@ export class Control extends PeerFields {
     this.#arena = arena;
     this.#outboundEvents = outboundEvents(arena);
     this.#inboundEvents = inboundEvents(arena);
+    const timestamps = new Timestamps(options.timestamps?.floorMs);
     const jitter = new Uint32Array(1);
     this.#p = makeParts({
       arena,
       fillRandom,
       wallMs: options.wallMs,
+      privateKeyRoom: options.privateKeyRoom,
+      timestampMs: () => {
+        const ms = timestamps.at(options.wallMs(), options.nowMs());
+        options.timestamps?.used(ms);
+        return ms;
+      },
       nowMs: options.nowMs(),
+      more: options.more,
       random: () => {
         fillRandom(new Uint8Array(jitter.buffer));
         return jitter[0] / 2 ** 32;
@@ -110,11 +113,22 @@ export class Control extends PeerFields {
         zeroKeyMaterial: (peer) => this.#zeroKeyMaterial(peer),
       },
     });
+    const { peers, allowedIps, timers } = this.#p;
+    const wake = (): void => options.outbound.wake();
+    const { more } = options;
+    this.#changes = new PeerChanges(
+      { arena, peers, allowedIps, timers, wake, more },
+    );
   }
 
   /** The peers. */
   get peers(): Peers {
     return this.#p.peers;
+  }
+
+  /** How much of a flood of handshake messages the sockets shall drop. */
+  get floodLevels(): FloodLevels {
+    return this.#p.handshakes.floodLevels;
   }
 
   /** The allowed IPs of all peers. */
@@ -125,32 +139,36 @@ export class Control extends PeerFields {
   // ---- the loop -----------------------------------------------------------
 
   /**
-   * Does what there is to do; a batch of handshakes at most.
+   * Does what there is to do, a few milliseconds' worth at most.
    *
    * @returns whether anything was done, so that there may be more
    */
   pump(): boolean {
     const nowMs = this.#o.nowMs();
-    this.#p.timers.run(nowMs);
-    let worked = this.#drainInbound(nowMs);
+    let worked = this.#p.timers.run(nowMs);
+    worked = this.#drainInbound(nowMs) || worked;
     worked = this.#drainOutbound(nowMs) || worked;
+    worked = this.#changes.run() || worked;
     // A datagram read as the interface went down must not bring keys back.
     if (!this.#up) this.#p.handshakes.drain();
-    for (let n = 0; n < HANDSHAKES_AT_ONCE; n++) {
-      if (!this.#p.handshakes.consumeNext(nowMs)) break;
+    for (let left = HANDSHAKE_WORK_AT_ONCE; left > 0;) {
+      const work = this.#p.handshakes.consumeNext(nowMs);
+      if (work === CONSUMED.NOTHING) break;
+      left -= work;
       worked = true;
     }
+    this.#flood = this.#p.handshakes.watchFlood(nowMs);
     this.#p.grace.collect();
     this.#collectLimiter(nowMs);
     this.#o.outbound.wake();
-    return worked;
+    return worked || this.#p.grace.ready;
   }
 
   /** Milliseconds that control may sleep if nobody wakes it. */
   sleepMs(): number {
     const limitMs = this.#p.grace.waiting > 0 || this.#collecting
       ? GRACE_POLL_MS
-      : this.#p.limiter.entries > 0
+      : this.#flood || this.#p.limiter.entries > 0
       ? LIMITER_COLLECT_MS
       : IDLE_MS;
     return this.#p.timers.sleepMs(this.#o.nowMs(), limitMs);
@@ -173,7 +191,9 @@ export class Control extends PeerFields {
 
   #drainOutbound(nowMs: number): boolean {
     let worked = false;
-    for (let peer; (peer = this.#outboundEvents.next()) !== 0;) {
+    for (let asked = 0; asked < INITIATIONS_AT_ONCE;) {
+      const peer = this.#outboundEvents.next();
+      if (peer === 0) break;
       worked = true;
       const bits = this.#outboundEvents.take(peer);
       if ((bits & EVENT_REMOVED) !== 0) this.peers.removed(peer);
@@ -183,6 +203,7 @@ export class Control extends PeerFields {
         // The key may have been confirmed by the packet that this one answers.
         this.#drainInbound(nowMs);
         this.#handshakeWanted(peer, nowMs);
+        asked++;
       }
     }
     return worked;
@@ -222,26 +243,12 @@ export class Control extends PeerFields {
 
   #handshakeWanted(peer: number, nowMs: number): void {
     if (!this.#up || this.#p.noise.identity.publicKey === null) return;
-    if (this.#hasFreshKey(peer, nowMs)) {
+    if (this.#p.keypairs.hasFresh(peer, nowMs)) {
       this.#p.handshakes.answerAsked(peer);
       this.#command(peer, COMMAND_FLUSH);
       return;
     }
     this.#sendInitiation(peer, false);
-  }
-
-  /** Whether the current keypair may seal and need not be renewed yet. */
-  #hasFreshKey(peer: number, nowMs: number): boolean {
-    const { i32, u32 } = this.#arena;
-    const current = i32[this.#arena.peer(peer) + PEER.CURRENT];
-    if (current === 0) return false;
-    const at = this.#arena.keypair(current);
-    const ageMs = nowMs - this.#arena.getF64(at + KEYPAIR.BIRTH_F64);
-    const limitMs = i32[at + KEYPAIR.INITIATOR] !== 0
-      ? REKEY_AFTER_TIME_MS
-      : REJECT_AFTER_TIME_MS;
-    return i32[at + KEYPAIR.SENDING_VALID] !== 0 && ageMs < limitMs &&
-      u32[at + KEYPAIR.SEND_COUNTER_HI] < REKEY_AFTER_MESSAGES_HI;
   }
 
   #sendInitiation(peer: number, retry: boolean): void {
@@ -269,6 +276,23 @@ export class Control extends PeerFields {
     this.#o.outbound.wake();
   }
 
+  // ---- changes of all peers -----------------------------------------------
+
+  /** Resolves when all changes so far are done; undefined if they are. */
+  settled(): Promise<void> | undefined {
+    return this.#changes.settled();
+  }
+
+  /** Answers what outbound may wait for; it looks at what it has staged again. */
+  #askAgain(peer: number): void {
+    const { i32 } = this.#arena;
+    const at = this.#arena.peer(peer);
+    const asked = Atomics.exchange(i32, at + PEER.HANDSHAKE_ASKED, 0) !== 0;
+    if (asked || Atomics.load(i32, at + PEER.STAGED_COUNT) !== 0) {
+      this.#p.commands.post(peer, COMMAND_FLUSH);
+    }
+  }
+
   // ---- the interface ------------------------------------------------------
 
   get #up(): boolean {
@@ -278,13 +302,14 @@ export class Control extends PeerFields {
   /** Called when the interface is up and its sockets are open. */
   up(): void {
     if (this.#up) return;
+    // What is left of going down must not end what begins now.
+    this.#changes.finish();
     Atomics.store(this.#arena.i32, HEADER.UP, 1);
-    for (const peer of this.peers) {
-      this.#p.handshakes.answerAsked(peer);
+    this.#changes.each((peer) => {
+      this.#askAgain(peer);
       this.#startKeepalive(peer);
-      this.#p.commands.post(peer, COMMAND_FLUSH);
-    }
-    this.#o.outbound.wake();
+      return true;
+    });
   }
 
   /**
@@ -295,21 +320,30 @@ export class Control extends PeerFields {
     if (!this.#up) return;
     Atomics.store(this.#arena.i32, HEADER.UP, 0);
     this.#p.handshakes.drain();
-    for (const peer of this.peers) {
+    this.#changes.each((peer) => {
       this.#p.commands.post(peer, COMMAND_DROP_STAGED);
       this.#p.keypairs.removeAll(peer);
       const session = this.#p.sessions.sessionOf(peer, false);
-      if (session === 0) continue;
+      if (session === 0) return true;
       this.#p.timers.stop(session);
       this.#p.sessions.releaseSession(peer);
-    }
-    this.#o.outbound.wake();
+      return true;
+    });
+  }
+
+  /**
+   * Called when the machine was suspended: keys do not outlive that (kernel:
+   * `wg_pm_notification`). Packets that are staged ask for new ones.
+   */
+  suspended(): void {
+    for (const peer of this.peers) this.#zeroKeyMaterial(peer);
   }
 
   /** Removes all peers and the private key; `objects` ends at zero once workers let go. */
   close(): void {
     this.down();
     this.removeAllPeers();
+    this.#changes.finish();
     this.#setIdentity(null);
   }
 
@@ -338,37 +372,31 @@ export class Control extends PeerFields {
     return this.#p.noise.identity.publicKey;
   }
 
-  /** Sets the private key; null: none. A peer with its public key is removed. */
-  setPrivateKey(key: Uint8Array | null): void {
-    const present = this.privateKey;
-    if (key === null ? present === null : this.#isPresent(key)) return;
+  /**
+   * Sets the private key; null: none. A peer with its public key is removed.
+   *
+   * @returns resolves when no peer sends with the old one's keys any more;
+   * undefined if none does
+   */
+  setPrivateKey(key: Uint8Array | null): Promise<void> | undefined {
+    if (this.#p.noise.identity.isPrivateKey(key)) return;
+    // Each peer has to have left the key before this one.
+    this.#changes.finish();
     if (key !== null) {
       const own = this.#p.publicKeys.find(publicKey(key));
       if (own !== 0) this.removePeer(own);
     }
-    this.#setIdentity(key);
-    for (const peer of this.peers) {
-      this.#p.handshakes.answerAsked(peer);
-      this.#p.commands.post(peer, COMMAND_FLUSH);
-    }
-    this.#o.outbound.wake();
+    return this.#setIdentity(key);
   }
 
-  /** Whether `key`, clamped, is the present private key. */
-  #isPresent(key: Uint8Array): boolean {
-    const present = this.privateKey;
-    if (present === null) return false;
-    const clamped = key.slice();
-    clamped[0] &= 248;
-    clamped[31] = (clamped[31] & 127) | 64;
-    const same = constantTimeEqual(clamped, present);
-    wipe(clamped);
-    return same;
-  }
-
-  #setIdentity(key: Uint8Array | null): void {
-    this.#p.noise.setStaticIdentity(key, this.peers);
+  #setIdentity(key: Uint8Array | null): Promise<void> | undefined {
+    this.#p.noise.setStaticIdentity(key);
     this.#p.cookies.setStaticIdentity(this.publicKey);
+    return this.#changes.each((peer) => {
+      this.#p.noise.followIdentity(peer);
+      this.#askAgain(peer);
+      return true;
+    });
   }
 
   /** The peer with this public key, or 0. */
@@ -381,22 +409,28 @@ export class Control extends PeerFields {
     const own = this.publicKey;
     if (own !== null && constantTimeEqual(own, key)) return 0;
     const peer = this.peers.create(key);
-    return peer === 0 ? -1 : peer;
+    if (peer === 0) return -1;
+    this.#p.noise.identity.forgetStaticStatic(peer);
+    return peer;
   }
 
-  /** Removes a peer with all that belongs to it. */
-  removePeer(peer: number): void {
-    this.peers.remove(peer, this.#p.timers);
-    this.#o.outbound.wake();
+  /**
+   * Removes a peer with all that belongs to it.
+   *
+   * @returns resolves when it is gone; undefined if it is
+   */
+  removePeer(peer: number): Promise<void> | undefined {
+    return this.#changes.remove(peer);
   }
 
-  /** Removes all peers. */
-  removeAllPeers(): void {
-    let peer: number;
-    while ((peer = this.peers.next(0)) !== 0) {
-      this.peers.remove(peer, this.#p.timers);
-    }
-    this.#o.outbound.wake();
+  /** Removes all peers; the same. */
+  removeAllPeers(): Promise<void> | undefined {
+    return this.#changes.removeAll();
+  }
+
+  /** Removes all allowed IPs of a peer; the same. */
+  removeAllowedIps(peer: number): Promise<void> | undefined {
+    return this.#changes.removeAllowedIps(peer);
   }
 
   /** Sets the endpoint; the sticky source is forgotten. */
@@ -429,20 +463,27 @@ export class Control extends PeerFields {
     if (this.persistentKeepaliveOf(peer) === 0) return;
     const session = this.#p.sessions.sessionOf(peer, true);
     if (session === 0) return;
-    this.#p.timers.persistentKeepaliveChanged(session, this.#o.nowMs());
-    this.#command(peer, COMMAND_KEEPALIVE);
+    const now = this.#p.timers.persistentKeepaliveStarted(
+      session,
+      this.#o.nowMs(),
+    );
+    if (now) this.#command(peer, COMMAND_KEEPALIVE);
   }
 
   /** Called at the end of a change of the peer: what is staged may go now. */
   peerDone(peer: number): void {
-    if (this.#up) this.#command(peer, COMMAND_FLUSH);
+    const word = this.#arena.peer(peer) + PEER.STAGED_COUNT;
+    if (this.#up && Atomics.load(this.#arena.i32, word) !== 0) {
+      this.#command(peer, COMMAND_FLUSH);
+    }
   }
 
   /** Forgets all sticky sources: the port or mark changed. */
   clearSources(): void {
-    for (const peer of this.peers) {
+    this.#changes.each((peer) => {
       clearSource(this.#arena, this.#arena.peer(peer));
-    }
+      return true;
+    });
   }
 
   #endpointWord(peer: number): number {

@@ -13,7 +13,8 @@ import type { Arena } from "./arena.ts";
 import { bug } from "./assert.ts";
 import { hash, mac16 } from "./crypto/blake2s.ts";
 import { constantTimeEqual, randomBytes, wipe } from "./crypto/bytes.ts";
-import { xaeadDecrypt, xaeadEncrypt } from "./crypto/chacha.ts";
+import { xaeadDecrypt } from "./crypto/chacha.ts";
+import { sealCookie } from "./crypto/cookie_seal.ts";
 import { isMapped } from "./endpoint.ts";
 import {
   COOKIE_LEN,
@@ -45,6 +46,11 @@ const COOKIE_MAX_AGE_MS = COOKIE_SECRET_MAX_AGE_MS - COOKIE_SECRET_LATENCY_MS;
 const MAPPED_PREFIX_LEN = 12;
 /** Offset of the big-endian port in a `sockaddr_in6`, after the family. */
 const SOCKADDR_PORT = 2;
+const ADDRESS_LEN = 16;
+const PORT_LEN = 2;
+
+/** Nonces of cookie replies that are made together. */
+const NONCES_AT_ONCE = 64;
 
 /** Outcome of {@link Cookies.validateMacs}. */
 export const MAC_STATE = {
@@ -73,6 +79,12 @@ export class Cookies {
   readonly #randomBytes: (lengthBytes: number) => Uint8Array;
   #secret: Uint8Array = new Uint8Array(HASH_LEN);
   #secretBirthMs = -Infinity;
+  /** Nonces for replies, and how many of them are used. */
+  readonly #nonces: Uint8Array[] = [];
+  #noncesUsed = NONCES_AT_ONCE;
+  /** Address and port that a cookie is made of; those of IPv4 are its end. */
+  readonly #source = new Uint8Array(ADDRESS_LEN + PORT_LEN);
+  readonly #source4 = this.#source.subarray(MAPPED_PREFIX_LEN);
   #mac1Key: Uint8Array | null = null;
   #cookieKey: Uint8Array | null = null;
 
@@ -107,7 +119,8 @@ export class Cookies {
     if (!constantTimeEqual(mac1, message.subarray(mac1At, mac2At))) {
       return MAC_STATE.INVALID;
     }
-    if (!underLoad) return MAC_STATE.VALID_WITHOUT_COOKIE;
+    // In a flood most have no cookie: none is made to compare with zeros.
+    if (!underLoad || !hasMac2(message)) return MAC_STATE.VALID_WITHOUT_COOKIE;
     const cookie = this.#makeCookie(endpointWord, nowMs);
     const mac2 = mac16(cookie, message.subarray(0, mac2At));
     wipe(cookie);
@@ -134,9 +147,9 @@ export class Cookies {
     if (this.#cookieKey === null) return false;
     const mac1At = mac1Offset(message);
     const mac1 = message.subarray(mac1At, mac1At + MAC_LEN);
-    const nonce = this.#randomBytes(COOKIE_NONCE_LEN);
+    const nonce = this.#nextNonce();
     const cookie = this.#makeCookie(endpointWord, nowMs);
-    const sealed = xaeadEncrypt(this.#cookieKey, nonce, cookie, mac1);
+    const sealed = sealCookie(this.#cookieKey, nonce, cookie, mac1);
     wipe(cookie);
     dst.fill(0, 0, COOKIE_REPLY.receiver);
     dst[COOKIE_REPLY.header] = MESSAGE_COOKIE_REPLY;
@@ -147,6 +160,19 @@ export class Cookies {
     dst.set(nonce, COOKIE_REPLY.nonce);
     dst.set(sealed, COOKIE_REPLY.encryptedCookie);
     return true;
+  }
+
+  /** A nonce that was not used yet. */
+  #nextNonce(): Uint8Array {
+    if (this.#noncesUsed === NONCES_AT_ONCE) {
+      const random = this.#randomBytes(NONCES_AT_ONCE * COOKIE_NONCE_LEN);
+      for (let i = 0; i < NONCES_AT_ONCE; i++) {
+        const at = i * COOKIE_NONCE_LEN;
+        this.#nonces[i] = random.subarray(at, at + COOKIE_NONCE_LEN);
+      }
+      this.#noncesUsed = 0;
+    }
+    return this.#nonces[this.#noncesUsed++];
   }
 
   /**
@@ -224,14 +250,23 @@ export class Cookies {
       this.#secretBirthMs = nowMs;
     }
     const mapped = isMapped(arena, endpointWord + ENDPOINT.ADDRESS);
-    const address = arena.bytes(endpointWord + ENDPOINT.ADDRESS, 16);
-    const sockaddr = arena.bytes(endpointWord + ENDPOINT.SOCKADDR, 4);
-    return mac16(
-      this.#secret,
-      address.slice(mapped ? MAPPED_PREFIX_LEN : 0),
-      sockaddr.slice(SOCKADDR_PORT),
-    );
+    const address = (endpointWord + ENDPOINT.ADDRESS) * 4;
+    const port = (endpointWord + ENDPOINT.SOCKADDR) * 4 + SOCKADDR_PORT;
+    const source = this.#source;
+    for (let i = 0; i < ADDRESS_LEN; i++) source[i] = arena.u8[address + i];
+    for (let i = 0; i < PORT_LEN; i++) {
+      source[ADDRESS_LEN + i] = arena.u8[port + i];
+    }
+    return mac16(this.#secret, mapped ? this.#source4 : source);
   }
+}
+
+/** Whether an initiation or response has anything where its mac2 goes. */
+function hasMac2(message: Uint8Array): boolean {
+  for (let i = message.length - MAC_LEN; i < message.length; i++) {
+    if (message[i] !== 0) return true;
+  }
+  return false;
 }
 
 /** Offset of mac1: both messages end with mac1 and mac2. */

@@ -12,13 +12,7 @@
  *
  * @module
  */
-import {
-  type Arena,
-  CHAINS,
-  CRYPT_RING_PACKETS,
-  HEADER,
-  LANES_MAX,
-} from "./arena.ts";
+import { type Arena, CHAINS, CRYPT_RING_PACKETS, HEADER } from "./arena.ts";
 import { COUNT, type Counters } from "./counters.ts";
 import {
   type Aead,
@@ -27,7 +21,7 @@ import {
   AEAD_PENDING,
 } from "./crypto/aead.ts";
 import type { EpochReader } from "./epoch.ts";
-import { MAX_QUEUED_PACKETS } from "./messages.ts";
+import { LANES_MAX, MAX_QUEUED_PACKETS } from "./messages.ts";
 import { MpscQueues, QUEUE_SPREAD } from "./queueing.ts";
 import { CHAIN, CHAIN_PACKETS, PEER, PEER_CRYPT } from "./records.ts";
 

@@ -13,19 +13,15 @@ import {
   SLOT_BYTES,
   SLOT_HEADROOM,
 } from "./arena.ts";
+import { Batch, CONTROL_BYTES, PIECES_MAX } from "./datagrams_batch.ts";
 import { AF_INET, AF_INET6, isMapped } from "./endpoint.ts";
 import type { DatagramReceiver, DatagramSender } from "./io.ts";
 import { ENDPOINT } from "./records.ts";
 import { SegmentWalk } from "./segments.ts";
 import { ERRNO, errno, libc } from "./sys/libc.ts";
-import {
-  ArenaMemory,
-  CMSGHDR_BYTES,
-  cmsgSpace,
-  IOVEC_BYTES,
-  MMSGHDR,
-  MMSGHDR_BYTES,
-} from "./sys/memory.ts";
+import { CMSGHDR_BYTES, cmsgSpace, MMSGHDR } from "./sys/memory.ts";
+
+export { DATAGRAMS_SCRATCH_BYTES } from "./datagrams_batch.ts";
 
 const SOCKADDR_IN_BYTES = 16;
 const SOCKADDR_IN6_BYTES = 28;
@@ -42,78 +38,16 @@ const SOL_UDP = 17;
 const UDP_SEGMENT = 103;
 const UDP_GRO = 104;
 const SEGMENT_BYTES = 2;
-const CONTROL_BYTES = 128;
 const MSG_DONTWAIT = 0x40;
 const MSG_TRUNC = 0x20;
 const POLLOUT = 4;
-/** Pieces of a batch of messages, and of one message: UIO_MAXIOV would be 1,024. */
-const PIECES_MAX = 1024;
+/** Pieces of one message at most. */
 const MESSAGE_PIECES_MAX = 64;
 /** How long a full socket may hold up a batch before it is dropped. */
 const SEND_WAIT_MS = 100;
 
 /** Word of an iovec: its length. */
 const IOVEC_LENGTH = 2;
-
-const HEADERS_AT = 0;
-const IOVECS_AT = HEADERS_AT + BATCH * MMSGHDR_BYTES;
-const ENDPOINTS_AT = IOVECS_AT + PIECES_MAX * IOVEC_BYTES;
-const CONTROLS_AT = ENDPOINTS_AT + BATCH * ENDPOINT.WORDS * 4;
-/** Bytes of scratch that a sender or a receiver needs. */
-export const DATAGRAMS_SCRATCH_BYTES = CONTROLS_AT + BATCH * CONTROL_BYTES;
-
-/** Structures of one batch on the arena. */
-class Batch {
-  readonly memory: ArenaMemory;
-  readonly i32: Int32Array<SharedArrayBuffer>;
-  readonly headers: number;
-  readonly iovecs: number;
-  readonly endpoints: number;
-  readonly controls: number;
-  /** Pointers to the header of each message. */
-  readonly pointers: readonly Deno.PointerValue[];
-
-  constructor(readonly arena: Arena, scratch: number) {
-    this.memory = new ArenaMemory(arena);
-    this.i32 = arena.i32;
-    this.headers = (scratch + HEADERS_AT) / 4;
-    this.iovecs = (scratch + IOVECS_AT) / 4;
-    this.endpoints = (scratch + ENDPOINTS_AT) / 4;
-    this.controls = (scratch + CONTROLS_AT) / 4;
-    const pointers: Deno.PointerValue[] = [];
-    for (let i = 0; i < BATCH; i++) {
-      const header = this.header(i);
-      this.memory.setAddress(header + MMSGHDR.NAME, this.endpoint(i) * 4);
-      this.setPieces(i, this.iovec(i), 1);
-      this.memory.setAddress(header + MMSGHDR.CONTROL, this.control(i) * 4);
-      pointers.push(this.memory.pointer(header * 4));
-    }
-    this.pointers = pointers;
-  }
-
-  /** Says where the pieces of message i are. */
-  setPieces(i: number, iovec: number, count: number): void {
-    const header = this.header(i);
-    this.memory.setAddress(header + MMSGHDR.IOV, iovec * 4);
-    this.i32[header + MMSGHDR.IOV_LENGTH] = count;
-  }
-
-  header(i: number): number {
-    return this.headers + i * (MMSGHDR_BYTES / 4);
-  }
-
-  iovec(i: number): number {
-    return this.iovecs + i * (IOVEC_BYTES / 4);
-  }
-
-  endpoint(i: number): number {
-    return this.endpoints + i * ENDPOINT.WORDS;
-  }
-
-  control(i: number): number {
-    return this.controls + i * (CONTROL_BYTES / 4);
-  }
-}
 
 /** Sends by `sendmmsg`. */
 export class BatchedSender implements DatagramSender {
@@ -373,6 +307,7 @@ export class BatchedReceiver implements DatagramReceiver {
   readonly #batch: Batch;
   readonly #arena: Arena;
   readonly #sizes = new Int32Array(BATCH);
+  readonly #ds = new Uint8Array(BATCH);
   /** Slot of each message, as the headers have it. */
   readonly #slots = new Int32Array(BATCH);
   /** Which of the two sockets is read first: they take turns. */
@@ -429,6 +364,10 @@ export class BatchedReceiver implements DatagramReceiver {
     return this.#sizes[i];
   }
 
+  ds(i: number): number {
+    return this.#ds[i];
+  }
+
   #rearm(i: number): void {
     const { i32 } = this.#batch;
     const header = this.#batch.header(i);
@@ -455,31 +394,39 @@ export class BatchedReceiver implements DatagramReceiver {
     }
     i32[at + 1] = 0;
     i32.fill(0, at + ENDPOINT.IFINDEX, at + ENDPOINT.WORDS);
-    this.#source(i, at);
+    this.#readControl(i, at);
     this.#rearm(i);
   }
 
-  #source(i: number, at: number): void {
+  /** Reads the control messages of message i; `at`: its endpoint block. */
+  #readControl(i: number, at: number): void {
     const { i32 } = this.#batch;
-    this.#sizes[i] = 0;
+    this.#sizes[i] = this.#ds[i] = 0;
     const control = this.#batch.control(i);
     const end = control +
       i32[this.#batch.header(i) + MMSGHDR.CONTROL_LENGTH] / 4;
     for (let c = control; c + CMSGHDR_BYTES / 4 <= end;) {
       const bytes = i32[c];
+      const level = i32[c + 2];
+      const type = i32[c + 3];
       const data = c + CMSGHDR_BYTES / 4;
-      if (i32[c + 2] === IPPROTO_IPV6 && i32[c + 3] === IPV6_PKTINFO) {
+      if (level === IPPROTO_IPV6 && type === IPV6_PKTINFO) {
         for (let w = 0; w < 4; w++) {
           i32[at + ENDPOINT.SOURCE + w] = i32[data + w];
         }
         i32[at + ENDPOINT.IFINDEX] = i32[data + 4];
-      } else if (i32[c + 2] === IPPROTO_IP && i32[c + 3] === IP_PKTINFO) {
+      } else if (level === IPPROTO_IP && type === IP_PKTINFO) {
         // in_pktinfo: interface, local address of the route, destination of the packet.
         i32[at + ENDPOINT.SOURCE + 2] = 0xffff0000 | 0;
         i32[at + ENDPOINT.SOURCE + 3] = i32[data + 1];
         i32[at + ENDPOINT.IFINDEX] = i32[data];
-      }
-      if (i32[c + 2] === SOL_UDP && i32[c + 3] === UDP_GRO) {
+      } else if (
+        (level === IPPROTO_IP && type === IP_TOS) ||
+        (level === IPPROTO_IPV6 && type === IPV6_TCLASS)
+      ) {
+        // One byte for IPv4, a word for IPv6.
+        this.#ds[i] = i32[data];
+      } else if (level === SOL_UDP && type === UDP_GRO) {
         this.#sizes[i] = i32[data];
       }
       c += Math.max(CMSGHDR_BYTES, Math.ceil(bytes / 8) * 8) / 4;

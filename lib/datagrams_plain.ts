@@ -173,6 +173,10 @@ export class PlainDatagrams implements DatagramSender, DatagramReceiver {
   size(_i: number): number {
     return 0;
   }
+
+  ds(_i: number): number {
+    return 0;
+  }
 }
 
 function listen(hostname: string, port: number): Deno.DatagramConn {

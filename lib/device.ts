@@ -5,43 +5,32 @@
  *
  * @module
  */
-import { Arena, type ArenaLimits, DEFAULT_LIMITS, HEADER } from "./arena.ts";
-import { Control, type ObjectCounts } from "./control.ts";
+import { Arena, type ArenaLimits, HEADER } from "./arena.ts";
+import { Control } from "./control.ts";
+import type { ObjectCounts } from "./parts.ts";
+import type { TimestampFloor } from "./tai64n.ts";
 import { type CounterName, readCounters } from "./counters.ts";
-import { chooseAead, type ChosenAead } from "./aead_choice.ts";
 import type { AeadChoice } from "./crypto/aead.ts";
 import { PlainDatagrams } from "./datagrams_plain.ts";
+import { type NetnsWatch, watchNetns } from "./device_netns.ts";
+import { DeviceSockets } from "./device_sockets.ts";
+import { DeviceThreads } from "./device_threads.ts";
+import { dropControlRights, hardenArena } from "./harden.ts";
 import { listenUapi, serveUapiFd, type UapiServer } from "./ipc.ts";
 import type { Log } from "./log.ts";
-import { Loop, type LoopOptions, type Role } from "./loop.ts";
-import { DEFAULT_MTU } from "./messages.ts";
+import { DEFAULT_MTU, PRIVATE_KEY_LEN } from "./messages.ts";
 import { Waker } from "./queueing.ts";
-import {
-  closeSockets,
-  openSockets,
-  setMark,
-  type UdpSockets,
-} from "./socket.ts";
-import {
-  bootMs,
-  check,
-  ERRNO,
-  libc,
-  signalEvent,
-  SysError,
-  wallMs,
-} from "./sys/libc.ts";
-import { LinkWatch } from "./sys/link.ts";
-import {
-  adoptTun,
-  closeTun,
-  createTun,
-  type TunHandle,
-  tunName,
-} from "./tun.ts";
+import { Suspends } from "./suspends.ts";
+import { descriptorsOpen } from "./sys/descriptors.ts";
+import { secretRoom } from "./sys/harden.ts";
+import { bootMs, libc, suspendedMs, wallMs } from "./sys/libc.ts";
+import { setMtu } from "./sys/link.ts";
+import { setLinkDefaults } from "./sys/link_defaults.ts";
+import { enterNetns, inNetns, openNetns } from "./sys/netns.ts";
+import { nextTurn } from "./sys/turn.ts";
+import { adoptTun, closeTun, createTun, type TunHandle } from "./tun.ts";
 import { serveUapi, type UapiConnection } from "./uapi.ts";
-import { type SocketSettings, UapiDevice } from "./uapi_device.ts";
-import { Lanes, startWorker, within } from "./workers.ts";
+import { UapiDevice } from "./uapi_device.ts";
 
 /** How datagrams are moved. */
 export type DatagramChoice = "batched" | "plain";
@@ -69,6 +58,20 @@ export interface DeviceOptions {
   readonly datagrams?: DatagramChoice;
   /** Which super-packets are used. */
   readonly offload?: OffloadChoice;
+  /**
+   * Network namespace for the interface, by its name or path; else this
+   * thread's, as for the sockets.
+   */
+  readonly netns?: string;
+  /** Network namespace for the sockets. This thread goes into it for good. */
+  readonly socketNetns?: string;
+  /**
+   * Whether to take its memory out of dumps and swap space, and to give up the
+   * rights that it needs no more, of this thread and its own.
+   */
+  readonly harden?: boolean;
+  /** Keeps timestamps growing over restarts. */
+  readonly timestamps?: TimestampFloor;
   /** How many peers, routes and sessions there is room for. */
   readonly limits?: ArenaLimits;
   /** Where errors and events are told. */
@@ -77,30 +80,30 @@ export interface DeviceOptions {
 
 /** Live objects of a device: all zero once it is closed. */
 export interface DeviceObjects extends ObjectCounts {
+  /** 1 until it is closed. */
+  readonly devices: number;
   /** Slots that hold packets. */
   readonly slots: number;
   /** Chains that are filled, under way or delivered. */
   readonly chains: number;
+  /** Data workers and lanes. */
+  readonly workers: number;
+  /** Descriptors of TUN, sockets, watches and wake-ups, of the whole process. */
+  readonly descriptors: number;
 }
 
 /** Why a device ended. */
 export type EndReason =
   | "closed"
   | "interface removed"
+  | "namespace removed"
   | "UAPI socket removed"
   | "worker failed";
 
-const EFD_NONBLOCK = 0x800;
-const EFD_CLOEXEC = 0x80000;
-const SWITCH_TIMEOUT_MS = 2_000;
-const STOP_TIMEOUT_MS = 2_000;
-const CORES_FOR_TWO_THREADS = 4;
-/** Cores that are left to the data threads, and most lanes of a device by itself. */
-const CORES_WITHOUT_LANES = 2;
-const LANES_DEFAULT_MAX = 8;
+const LET_GO_TIMEOUT_MS = 2_000;
 
 /** A running device. */
-export class Device implements SocketSettings {
+export class Device {
   /** Name that the interface was made with. */
   readonly name: string;
   readonly #control: Control;
@@ -108,20 +111,16 @@ export class Device implements SocketSettings {
   readonly #options: DeviceOptions;
   readonly #log: Log;
   readonly #tun: TunHandle;
-  readonly #segments: boolean;
-  readonly #links: LinkWatch;
-  readonly #cleanup = new AsyncDisposableStack();
-  readonly #events: number[] = [];
+  readonly #sockets: DeviceSockets;
+  readonly #threads: DeviceThreads;
   readonly #plain: PlainDatagrams | undefined;
-  readonly #lanes: Lanes;
-  #chosen: ChosenAead | undefined;
+  readonly #suspends = new Suspends(suspendedMs);
+  readonly #cleanup = new AsyncDisposableStack();
   readonly #ended = Promise.withResolvers<EndReason>();
-  readonly #workers: Promise<void>[] = [];
-  #sockets: UdpSockets | undefined;
-  #changing: Promise<void> = Promise.resolve();
-  #port = 0;
-  #fwmark = 0;
+  #netnsWatch: NetnsWatch | undefined;
+  #failed = false;
   #closing = false;
+  #closed = false;
 
   /**
    * Makes the interface and starts to serve it.
@@ -143,56 +142,63 @@ export class Device implements SocketSettings {
     this.#options = options;
     this.#log = options.log;
     const { offload = "auto" } = options;
-    this.#segments = offload === "auto" || offload === "udp";
+    const segments = offload === "auto" || offload === "udp";
     using undo = new DisposableStack();
-    this.#tun = options.tunFd === undefined
-      ? createTun(
-        options.name,
-        offload === "auto" || offload === "tun",
-        options.queues ?? 1,
-      )
-      : adoptTun(options.tunFd);
+    this.#tun = makeTun(options);
     undo.defer(() => closeTun(this.#tun));
     this.name = this.#tun.name;
-    this.#links = new LinkWatch();
-    undo.defer(() => this.#links.close());
-    this.#arena = new Arena(options.limits ?? DEFAULT_LIMITS);
+    if (options.socketNetns !== undefined) enterForGood(options.socketNetns);
+    this.#arena = Arena.reserve(options.limits);
     this.#arena.i32.fill(
       -1,
       HEADER.SOCKET_FD,
       HEADER.SOCKET_FD + HEADER.SOCKET_FD_COUNT,
     );
+    if (options.harden) this.#tellMissing(hardenArena(this.#arena));
     this.#arena.i32[HEADER.MTU] = DEFAULT_MTU;
     this.#arena.i32[HEADER.RUNNING] = 1;
-    for (let i = 0; i < 2; i++) {
-      const fd = check(
-        libc().eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
-        "eventfd",
-      );
-      undo.defer(() => void libc().close(fd));
-      this.#events.push(fd);
-    }
     this.#plain = options.datagrams === "plain"
-      ? new PlainDatagrams(this.#arena, () => this.#signal(0))
+      ? new PlainDatagrams(this.#arena, () => this.#threads.wakeOutbound())
       : undefined;
-    const twoThreads = this.#threads === 2;
-    this.#lanes = new Lanes(this.#arena, () => ({
-      crypto: this.#crypto,
-      outboundFd: this.#events[0],
-      inboundFd: this.#events[twoThreads ? 1 : 0],
-    }), this.#log);
+    this.#threads = new DeviceThreads({
+      arena: this.#arena,
+      tun: this.#tun,
+      threads: options.threads,
+      lanes: options.lanes,
+      crypto: options.crypto,
+      segments,
+      harden: options.harden ?? false,
+      log: this.#log,
+      failed: (reason) => this.#workerFailed(reason),
+    }, this.#plain !== undefined);
+    undo.defer(() => this.#threads.close());
+    this.#sockets = new DeviceSockets({
+      arena: this.#arena,
+      tunFd: this.#tun.fds[0],
+      plain: this.#plain,
+      segments,
+      log: this.#log,
+      wakeWorkers: () => this.#threads.wake(),
+      moved: () => this.#netnsWatch?.look(),
+      wakeControl: () => this.#wakeControl(),
+    });
     this.#control = new Control({
       arena: this.#arena,
       fillRandom: (bytes) => crypto.getRandomValues(bytes),
       wallMs,
       nowMs: bootMs,
+      timestamps: options.timestamps,
+      privateKeyRoom: options.harden ? secretRoom(PRIVATE_KEY_LEN) : undefined,
       outbound: new Waker(
         this.#arena,
         HEADER.OUTBOUND_SLEEPS,
-        () => this.#signal(0),
+        () => this.#threads.wakeOutbound(),
       ),
+      more: () => this.#wakeControl(),
     });
+    this.#sockets.attach(this.#control);
     this.#cleanup.adopt(undo.move(), (stack) => stack.dispose());
+    this.#cleanup.defer(() => this.#sockets.close());
   }
 
   /** Resolves with the reason when the device ends by itself or is closed. */
@@ -202,6 +208,16 @@ export class Device implements SocketSettings {
 
   /** Live objects. */
   objects(): DeviceObjects {
+    return {
+      devices: this.#closed ? 0 : 1,
+      ...this.#packetObjects(),
+      workers: this.#threads.count,
+      descriptors: descriptorsOpen(),
+    };
+  }
+
+  /** Those that workers and control let go of. */
+  #packetObjects(): ObjectCounts & { slots: number; chains: number } {
     const { i32 } = this.#arena;
     return {
       ...this.#control.objects(),
@@ -216,23 +232,37 @@ export class Device implements SocketSettings {
   }
 
   async #start(): Promise<void> {
-    if (this.#options.tunFd === undefined) {
-      this.#links.setMtu(this.name, DEFAULT_MTU);
-    }
-    this.#cleanup.defer(() => this.#stopLoops());
-    await this.#startLoops();
+    this.#cleanup.defer(() => this.#stopThreads());
+    await this.#threads.start({
+      linkFd: this.#sockets.linkFd,
+      routesFd: this.#sockets.routesFd,
+      plain: this.#plain,
+    });
     this.#runControl();
-    await this.#followLink();
+    await this.#sockets.followLink();
+    this.#watchNetns();
     const server = await this.#listen();
     this.#cleanup.defer(() => server.close());
     server.removed.then(() => this.#ended.resolve("UAPI socket removed"));
+    if (this.#options.harden) this.#tellMissing(dropControlRights());
     this.#log.verbose("interface created");
   }
 
+  /** What of the hardening this system does not do. */
+  #tellMissing(missing: readonly string[]): void {
+    for (const what of missing) this.#log.verbose(what);
+  }
+
   #listen(): Promise<UapiServer> {
-    const uapi = new UapiDevice(this.#control, this);
+    const uapi = new UapiDevice(this.#control, this.#sockets, {
+      objects: () => this.objects(),
+      counters: () => this.counters(),
+    }, {
+      wake: () => this.#wakeControl(),
+      log: (line) => this.#log.verbose(line),
+    });
+    this.#cleanup.defer(() => uapi.close());
     const serve = async (connection: UapiConnection): Promise<void> => {
-      using _hold = this.#control.peers.hold();
       await serveUapi(connection, uapi, uapi);
       this.#wakeControl();
     };
@@ -246,64 +276,36 @@ export class Device implements SocketSettings {
       : Promise.resolve(serveUapiFd(uapiFd, serve, report));
   }
 
+  /** Follows the life of the namespaces of sockets and interface. */
+  #watchNetns(): void {
+    const watch = watchNetns({
+      home: this.#sockets.home,
+      interfaceNetns: () => this.#sockets.interfaceNetns,
+      abandoned: async (): Promise<void> => {
+        this.#log.error(
+          "the sockets' network namespace is gone: sockets closed",
+        );
+        await this.#sockets.abandon();
+      },
+      unreachable: () => this.#ended.resolve("namespace removed"),
+      report: (error) => this.#log.error(error.message),
+    });
+    this.#netnsWatch = watch;
+    this.#cleanup.defer(() => watch.close());
+  }
+
   // ---- threads ------------------------------------------------------------
 
-  /** Chosen once, while the first worker starts. */
-  get #crypto(): ChosenAead {
-    if (this.#chosen === undefined) {
-      this.#chosen = chooseAead(this.#options.crypto ?? "auto");
-      const { name, reason } = this.#chosen;
-      this.#log.verbose(`AEAD ${name}: ${reason}`);
-    }
-    return this.#chosen;
+  #workerFailed(reason: string): void {
+    this.#failed = true;
+    this.#log.error(reason);
+    this.#ended.resolve("worker failed");
   }
 
-  get #threads(): number {
-    if (this.#plain !== undefined) return 0;
-    return this.#options.threads ?? defaultThreads();
-  }
-
-  async #startLoops(): Promise<void> {
-    const threads = this.#threads;
-    const lanes = this.#options.lanes ?? defaultLanes();
-    const roles: Role[] = threads === 2 ? ["outbound", "inbound"] : ["both"];
-    for (const [i, role] of roles.entries()) {
-      const options = (): LoopOptions => ({
-        limits: this.#arena.limits,
-        memory: this.#arena.memory,
-        role,
-        tun: { fds: this.#tun.fds, offloads: this.#tun.offloads },
-        eventFd: this.#events[i],
-        linkFd: this.#links.fd,
-        crypto: this.#crypto,
-        segments: this.#segments,
-        lanes,
-      });
-      if (threads === 0) {
-        const loop = new Loop(options(), this.#plain);
-        this.#workers.push(loop.runAsync());
-        continue;
-      }
-      const { started, ended } = startWorker(role, options, (reason) => {
-        this.#log.error(`the ${role} worker failed: ${reason}`);
-        this.#ended.resolve("worker failed");
-      });
-      this.#workers.push(ended);
-      await started;
-    }
-    this.#lanes.start(lanes);
-  }
-
-  async #stopLoops(): Promise<void> {
+  async #stopThreads(): Promise<void> {
     Atomics.store(this.#arena.i32, HEADER.RUNNING, 0);
     this.#wakeControl();
-    for (const i of this.#events.keys()) this.#signal(i);
-    const ended = Promise.all([...this.#workers, this.#lanes.stop()]);
-    await within(ended, STOP_TIMEOUT_MS);
-  }
-
-  #signal(event: number): void {
-    signalEvent(this.#events[event]);
+    await this.#threads.stop();
   }
 
   // ---- control's loop -----------------------------------------------------
@@ -316,139 +318,35 @@ export class Device implements SocketSettings {
       const worked = this.#controlTurn();
       if (worked) {
         Atomics.store(i32, HEADER.CONTROL_SLEEPS, 0);
-        // Others have their turn: UAPI clients and signals.
-        await new Promise((resolve) => setTimeout(resolve, 0));
+        await nextTurn();
         continue;
       }
       const wait = Atomics.waitAsync(
         i32,
         HEADER.CONTROL_WAKE,
         wake,
-        this.#control.sleepMs(),
+        Math.min(this.#control.sleepMs(), this.#sockets.sleepMs()),
       );
       if (wait.async) await wait.value;
     }
   }
 
   #controlTurn(): boolean {
-    const { i32 } = this.#arena;
-    if (Atomics.exchange(i32, HEADER.LINK_CHANGED, 0) === 1) {
-      this.#followLink().catch((error) => this.#log.error(error.message));
+    if (this.#arena.i32[HEADER.TUN_GONE] === 1) {
+      this.#ended.resolve("interface removed");
     }
-    if (i32[HEADER.TUN_GONE] === 1) this.#ended.resolve("interface removed");
-    return this.#control.pump();
+    if (this.#suspends.happened()) {
+      this.#log.verbose("the machine was suspended: keys wiped");
+      this.#control.suspended();
+    }
+    const more = this.#sockets.step();
+    return this.#control.pump() || more;
   }
 
   /** Ends control's sleep: something changed that it decides on. */
   #wakeControl(): void {
     Atomics.add(this.#arena.i32, HEADER.CONTROL_WAKE, 1);
     Atomics.notify(this.#arena.i32, HEADER.CONTROL_WAKE);
-  }
-
-  // ---- the interface's state ----------------------------------------------
-
-  /** Takes up the link's state, one change at a time. */
-  #followLink(): Promise<void> {
-    return this.#inTurn(() => this.#takeLinkState());
-  }
-
-  /** MTU, and sockets while the link is up. */
-  async #takeLinkState(): Promise<void> {
-    const name = tunName(this.#tun.fds[0]);
-    if (name === undefined) return;
-    // Moved to another namespace: it stays as it was.
-    const state = this.#links.state(name);
-    if (state === undefined) return;
-    this.#arena.i32[HEADER.MTU] = state.mtu;
-    if (state.up === (this.#arena.i32[HEADER.UP] === 1)) return;
-    if (state.up) {
-      const sockets = this.#openSockets(this.#port);
-      // Up in the same turn: what comes in at once must find control awake.
-      await this.#replaceSockets(sockets, () => this.#control.up());
-    } else {
-      this.#control.down();
-      await this.#replaceSockets(undefined);
-    }
-    this.#log.verbose(state.up ? "interface up" : "interface down");
-    this.#wakeControl();
-  }
-
-  // ---- sockets ------------------------------------------------------------
-
-  /** Port listened on, or to be when the interface comes up. 0: any. */
-  get listenPort(): number {
-    return this.#port;
-  }
-
-  /** See {@link SocketSettings}. */
-  get fwmark(): number {
-    return this.#fwmark;
-  }
-
-  /** See {@link SocketSettings}. */
-  async setListenPort(port: number): Promise<void> {
-    if (port === this.#port && port !== 0) return;
-    if (this.#arena.i32[HEADER.UP] === 0) {
-      this.#port = port;
-      // The link may be up already, and only the port before was in use.
-      return await this.#followLink();
-    }
-    await this.#inTurn(() => this.#replaceSockets(this.#openSockets(port)));
-    this.#control.clearSources();
-  }
-
-  /** See {@link SocketSettings}. */
-  setFwmark(mark: number): void {
-    if (mark !== 0 && this.#plain !== undefined) {
-      throw new SysError("fwmark with plain datagrams", ERRNO.EOPNOTSUPP);
-    }
-    if (this.#sockets !== undefined) setMark(this.#sockets, mark);
-    if (mark !== this.#fwmark) this.#control.clearSources();
-    this.#fwmark = mark;
-  }
-
-  #openSockets(port: number): UdpSockets {
-    if (this.#plain !== undefined) {
-      return { v6: -1, v4: -1, port: this.#plain.open(port) };
-    }
-    return openSockets(port, this.#fwmark, this.#segments);
-  }
-
-  /** Runs changes of link and sockets one after the other. */
-  #inTurn(change: () => Promise<void>): Promise<void> {
-    const next = this.#changing.then(change);
-    this.#changing = next.catch(() => {});
-    return next;
-  }
-
-  /**
-   * Puts new sockets, or none, in place of the present ones, which are closed
-   * once no worker uses them.
-   *
-   * @param published called in the same turn, before the workers are told
-   */
-  async #replaceSockets(
-    sockets: UdpSockets | undefined,
-    published: () => void = () => {},
-  ): Promise<void> {
-    const { i32 } = this.#arena;
-    const old = this.#sockets;
-    this.#sockets = sockets;
-    if (sockets !== undefined) this.#port = sockets.port;
-    else this.#plain?.close();
-    i32[HEADER.SOCKET_FD] = sockets?.v6 ?? -1;
-    i32[HEADER.SOCKET_FD + 1] = sockets?.v4 ?? -1;
-    published();
-    const generation = Atomics.add(i32, HEADER.SOCKETS_GENERATION, 1) + 1;
-    for (const i of this.#events.keys()) this.#signal(i);
-    const taken = (): boolean =>
-      Atomics.load(i32, HEADER.OUTBOUND_SOCKETS) === generation &&
-      Atomics.load(i32, HEADER.INBOUND_SOCKETS) === generation;
-    const giveUpMs = bootMs() + SWITCH_TIMEOUT_MS;
-    while (!taken() && !this.#closing && bootMs() < giveUpMs) {
-      await new Promise((resolve) => setTimeout(resolve, 1));
-    }
-    if (old !== undefined) closeSockets(old);
   }
 
   // ---- the end ------------------------------------------------------------
@@ -458,38 +356,53 @@ export class Device implements SocketSettings {
     if (this.#closing) return;
     this.#closing = true;
     this.#ended.resolve("closed");
+    this.#sockets.stop();
     this.#control.close();
-    await this.#letGo();
+    // A worker that failed will never let go of anything.
+    if (!this.#failed) await this.#letGo();
     await this.#cleanup.disposeAsync();
-    if (this.#sockets !== undefined) closeSockets(this.#sockets);
-    this.#plain?.close();
+    this.#closed = true;
     this.#log.verbose("interface closed");
   }
 
   /** Waits until the workers hold nothing of the device and all keys are wiped. */
   async #letGo(): Promise<void> {
-    const giveUpMs = bootMs() + STOP_TIMEOUT_MS;
-    while (!isEmpty(this.objects()) && bootMs() < giveUpMs) {
+    const isEmpty = (): boolean =>
+      Object.values(this.#packetObjects()).every((count) => count === 0);
+    const giveUpMs = bootMs() + LET_GO_TIMEOUT_MS;
+    while (!isEmpty() && !this.#failed && bootMs() < giveUpMs) {
       this.#control.pump();
       await new Promise((resolve) => setTimeout(resolve, 1));
     }
-    const left = JSON.stringify(this.objects());
-    if (!isEmpty(this.objects())) this.#log.error(`objects left: ${left}`);
+    const left = JSON.stringify(this.#packetObjects());
+    if (!isEmpty()) this.#log.error(`objects left: ${left}`);
   }
 }
 
-/** Whether no object is left. */
-function isEmpty(objects: DeviceObjects): boolean {
-  return Object.values(objects).every((count) => count === 0);
+/** Opens the TUN, in the namespace that is asked for. */
+function makeTun(options: DeviceOptions): TunHandle {
+  const { name, tunFd, netns, offload = "auto" } = options;
+  const whole = offload === "auto" || offload === "tun";
+  if (tunFd !== undefined) return adoptTun(tunFd, whole);
+  const make = (): TunHandle => {
+    const tun = createTun(name, whole, options.queues ?? 1);
+    try {
+      setMtu(tun.name, DEFAULT_MTU);
+      for (const what of setLinkDefaults(tun.name)) options.log.verbose(what);
+      return tun;
+    } catch (error) {
+      closeTun(tun);
+      throw error;
+    }
+  };
+  return netns === undefined ? make() : inNetns(netns, make);
 }
 
-/** One thread a direction only where the far ends have cores of their own. */
-function defaultThreads(): number {
-  return navigator.hardwareConcurrency >= CORES_FOR_TWO_THREADS ? 2 : 1;
-}
-
-/** As many as the data threads leave cores for. */
-function defaultLanes(): number {
-  const cores = navigator.hardwareConcurrency - CORES_WITHOUT_LANES;
-  return Math.max(0, Math.min(cores, LANES_DEFAULT_MAX));
+function enterForGood(netns: string): void {
+  const fd = openNetns(netns);
+  try {
+    enterNetns(fd, netns);
+  } finally {
+    libc().close(fd);
+  }
 }

@@ -8,7 +8,6 @@
  */
 import {
   type Arena,
-  HANDSHAKES_RING_CAPACITY,
   HEADER,
   MESSAGE_ENTRY,
   MESSAGES_RING_CAPACITY,
@@ -16,6 +15,7 @@ import {
 import { type Cookies, MAC_STATE } from "./cookie.ts";
 import { COUNT, type Counters } from "./counters.ts";
 import { readEndpoint, writeEndpoint } from "./endpoint.ts";
+import { FloodLevel } from "./flood.ts";
 import {
   COOKIE_REPLY,
   HANDSHAKE_DSCP,
@@ -29,10 +29,29 @@ import {
 } from "./messages.ts";
 import type { Noise } from "./noise.ts";
 import type { Sessions } from "./noise_sessions.ts";
-import { COMMAND_KEEPALIVE, type Mailbox, MessageRing } from "./queueing.ts";
+import {
+  COMMAND_KEEPALIVE,
+  handshakeRings,
+  type Mailbox,
+  MessageRing,
+} from "./queueing.ts";
 import type { RateLimiter } from "./ratelimiter.ts";
 import { ENDPOINT, PEER, SESSION } from "./records.ts";
 import type { Timers } from "./timers.ts";
+
+/**
+ * Work that a message was: one code, an answer with a cookie, or products of
+ * keys. These take longer than the figure says, but are what the work is for.
+ */
+export const CONSUMED = {
+  NOTHING: 0,
+  CHECKED: 1,
+  ANSWERED: 4,
+  COMPUTED: 8,
+} as const;
+
+/** Levels (lib/flood) of messages without a mac2, and with one. */
+export type FloodLevels = readonly [first: number, cookieHolders: number];
 
 /** What {@link Handshakes} works on. */
 export interface HandshakesOptions {
@@ -46,26 +65,30 @@ export interface HandshakesOptions {
   readonly commands: Mailbox;
   /** Wall clock in ms since the epoch. */
   readonly wallMs: () => number;
+  /** Time for the timestamp of an initiation, in ms since the epoch. */
+  readonly timestampMs: () => number;
 }
 
 /** The handshake messages of a device. */
 export class Handshakes {
   readonly #o: HandshakesOptions;
   readonly #arena: Arena;
-  readonly #incoming: MessageRing;
+  readonly #incoming: readonly MessageRing[];
+  readonly #levels = [new FloodLevel(), new FloodLevel()] as const;
+  #turn = 0;
   readonly #outgoing: MessageRing;
   #lastUnderLoadMs = -Infinity;
+  // In a flood, to make an array for each message would be half of the work.
+  readonly #initiation = new Uint8Array(INITIATION.end);
+  readonly #response = new Uint8Array(RESPONSE.end);
+  readonly #cookieReply = new Uint8Array(COOKIE_REPLY.end);
+  readonly #reply = new Uint8Array(COOKIE_REPLY.end);
 
   constructor(options: HandshakesOptions) {
     this.#o = options;
     this.#arena = options.arena;
     const { layout } = options.arena;
-    this.#incoming = new MessageRing(
-      options.arena,
-      HEADER.HANDSHAKES_RING,
-      layout.handshakesRing,
-      HANDSHAKES_RING_CAPACITY,
-    );
+    this.#incoming = handshakeRings(options.arena);
     this.#outgoing = new MessageRing(
       options.arena,
       HEADER.MESSAGES_RING,
@@ -76,24 +99,63 @@ export class Handshakes {
 
   /** Handshake messages that wait. */
   get queued(): number {
-    return this.#incoming.length;
+    const [first, cookieHolders] = this.#incoming;
+    return first.length + cookieHolders.length;
   }
 
-  /** Handles the oldest waiting message; false when there is none. */
-  consumeNext(nowMs: number): boolean {
-    const entry = this.#incoming.peek();
-    if (entry === 0) return false;
-    const length = this.#arena.u32[entry + MESSAGE_ENTRY.LENGTH];
+  /** How much of a flood the sockets shall drop; changes with `watchFlood`. */
+  get floodLevels(): FloodLevels {
+    const [first, cookieHolders] = this.#levels;
+    return [first.level, cookieHolders.level];
+  }
+
+  /** Looks at what waits. @returns whether to look again soon */
+  watchFlood(nowMs: number): boolean {
+    let flood = false;
+    for (const [i, level] of this.#levels.entries()) {
+      level.update(this.#incoming[i].length, nowMs);
+      flood ||= level.level > 0;
+    }
+    return flood;
+  }
+
+  /**
+   * Handles the oldest waiting message, of the two rings in turn.
+   *
+   * @returns how much work it was, one of CONSUMED; 0 when there is none
+   */
+  consumeNext(nowMs: number): number {
+    this.#turn ^= 1;
+    let ring = this.#incoming[this.#turn];
+    let entry = ring.peek();
+    if (entry === 0) {
+      ring = this.#incoming[this.#turn ^ 1];
+      entry = ring.peek();
+    }
+    if (entry === 0) return CONSUMED.NOTHING;
+    const { u8 } = this.#arena;
     const from = (entry + MESSAGE_ENTRY.MESSAGE) * 4;
-    const message = this.#arena.u8.slice(from, from + length);
-    this.#consume(message, entry + MESSAGE_ENTRY.ENDPOINT, nowMs);
-    this.#incoming.release();
-    return true;
+    const message = this.#room(u8[from]);
+    for (let i = 0; i < message.length; i++) message[i] = u8[from + i];
+    const work = this.#consume(message, entry + MESSAGE_ENTRY.ENDPOINT, nowMs);
+    ring.release();
+    return work;
+  }
+
+  /** Where a message of this type is handled; inbound has looked at its length. */
+  #room(type: number): Uint8Array {
+    return type === MESSAGE_INITIATION
+      ? this.#initiation
+      : type === MESSAGE_COOKIE_REPLY
+      ? this.#cookieReply
+      : this.#response;
   }
 
   /** Drops all waiting messages: the interface goes down. */
   drain(): void {
-    while (this.#incoming.peek() !== 0) this.#incoming.release();
+    for (const ring of this.#incoming) {
+      while (ring.peek() !== 0) ring.release();
+    }
   }
 
   /**
@@ -102,7 +164,8 @@ export class Handshakes {
    * @param retry whether it repeats an unanswered one, and attempts count on
    */
   sendInitiation(peer: number, retry: boolean, nowMs: number): void {
-    const { noise, sessions, timers, cookies, counters, wallMs } = this.#o;
+    const { noise, sessions, timers, cookies, counters, timestampMs } = this.#o;
+    noise.followIdentity(peer);
     const session = sessions.sessionOf(peer, true);
     if (session === 0) {
       // No timer tries again: the next packet has to ask.
@@ -117,33 +180,36 @@ export class Handshakes {
     }
     this.#arena.setF64(at + SESSION.LAST_SENT_HANDSHAKE_F64, nowMs);
     const message = new Uint8Array(INITIATION.end);
-    if (!noise.handshakeCreateInitiation(peer, message, wallMs())) return;
+    if (!noise.handshakeCreateInitiation(peer, message, timestampMs())) return;
     cookies.addMacs(message, peer, nowMs);
     this.#send(peer, message);
     timers.handshakeInitiated(session, nowMs);
   }
 
-  #consume(message: Uint8Array, endpoint: number, nowMs: number): void {
+  #consume(message: Uint8Array, endpoint: number, nowMs: number): number {
     const { cookies, limiter, counters } = this.#o;
     const type = message[0];
     if (type === MESSAGE_COOKIE_REPLY) {
       if (!cookies.consumeCookieReply(message, nowMs)) {
         counters.add(COUNT.handshake_refused_cookie_reply);
       }
-      return;
+      return CONSUMED.CHECKED;
     }
     const underLoad = this.#underLoad(nowMs);
     const macs = cookies.validateMacs(message, endpoint, underLoad, nowMs);
     if (macs === MAC_STATE.INVALID) {
-      return counters.add(COUNT.handshake_invalid_mac);
+      counters.add(COUNT.handshake_invalid_mac);
+      return CONSUMED.CHECKED;
     }
     if (underLoad) {
       counters.add(COUNT.handshake_under_load);
       if (macs !== MAC_STATE.VALID_WITH_COOKIE) {
-        return this.#sendCookieReply(message, endpoint, nowMs);
+        this.#sendCookieReply(message, endpoint, nowMs);
+        return CONSUMED.ANSWERED;
       }
       if (!limiter.allow(endpoint + ENDPOINT.ADDRESS, nowMs)) {
-        return counters.add(COUNT.handshake_ratelimited);
+        counters.add(COUNT.handshake_ratelimited);
+        return CONSUMED.ANSWERED;
       }
     }
     if (type === MESSAGE_INITIATION) {
@@ -151,11 +217,19 @@ export class Handshakes {
     } else {
       this.#consumeResponse(message, endpoint, nowMs);
     }
+    return CONSUMED.COMPUTED;
   }
 
-  /** Whether the queue is an eighth full, or was in the last second. */
+  /**
+   * Whether the queue is an eighth full, or was in the last second; or would be
+   * if the sockets took in all.
+   */
   #underLoad(nowMs: number): boolean {
-    if (this.#incoming.length >= UNDER_LOAD_QUEUE_LENGTH) {
+    const [first, cookieHolders] = this.#levels;
+    if (
+      this.queued >= UNDER_LOAD_QUEUE_LENGTH || first.level > 0 ||
+      cookieHolders.level > 0
+    ) {
       this.#lastUnderLoadMs = nowMs;
       return true;
     }
@@ -227,13 +301,13 @@ export class Handshakes {
 
   #sendCookieReply(message: Uint8Array, to: number, nowMs: number): void {
     const { cookies, counters } = this.#o;
-    const reply = new Uint8Array(COOKIE_REPLY.end);
+    const reply = this.#reply;
     if (!cookies.createCookieReply(reply, message, to, nowMs)) return;
     const entry = this.#outgoing.reserve();
     if (entry === 0) return counters.add(COUNT.handshake_messages_dropped);
     const { i32 } = this.#arena;
     const at = entry + MESSAGE_ENTRY.ENDPOINT;
-    i32.copyWithin(at, to, to + ENDPOINT.WORDS);
+    for (let w = 0; w < ENDPOINT.WORDS; w++) i32[at + w] = i32[to + w];
     this.#publish(entry, 0, reply, 0);
     counters.add(COUNT.cookie_replies_sent);
   }
@@ -253,7 +327,8 @@ export class Handshakes {
     i32[entry + MESSAGE_ENTRY.LENGTH] = message.length;
     i32[entry + MESSAGE_ENTRY.PEER] = peer;
     i32[entry + MESSAGE_ENTRY.DS] = ds;
-    u8.set(message, (entry + MESSAGE_ENTRY.MESSAGE) * 4);
+    const to = (entry + MESSAGE_ENTRY.MESSAGE) * 4;
+    for (let i = 0; i < message.length; i++) u8[to + i] = message[i];
     this.#outgoing.publish();
   }
 }

@@ -82,4 +82,6 @@ export interface DatagramReceiver {
   length(i: number): number;
   /** Bytes of each datagram of message i but the last; 0: it is one. */
   size(i: number): number;
+  /** DS field of message i, for its ECN; 0 where the system does not tell. */
+  ds(i: number): number;
 }

@@ -5,16 +5,23 @@
  *
  * @module
  */
-import { bug } from "./assert.ts";
+import { closeDescriptor, opened } from "./sys/descriptors.ts";
 import { check, ERRNO, errno, libc, SysError } from "./sys/libc.ts";
+import { nextTurn } from "./sys/turn.ts";
 import type { UapiConnection } from "./uapi.ts";
 import { UAPI_DIRECTORY } from "./uapi_client.ts";
 
 /** Clients served at a time; more wait. */
 const CONNECTIONS_MAX = 64;
+const WRITE_BYTES = 128 * 1024;
 const DIRECTORY_MODE = 0o755;
 const SOCKET_UMASK = 0o077;
-const READ_BYTES = 64 * 1024;
+/** What is read, and so handled in one go, at a time: about 1 ms of work. */
+const READ_BYTES = 16 * 1024;
+/** A client that neither sends nor takes anything for so long is let go. */
+export const IDLE_MS = 60_000;
+const OTHERS_MAY_WRITE = 0o002;
+const STICKY = 0o1000;
 
 /** Path of the socket of interface `name`. */
 export function uapiPath(name: string): string {
@@ -45,6 +52,7 @@ export async function listenUapi(
 ): Promise<UapiServer> {
   const path = uapiPath(name);
   Deno.mkdirSync(UAPI_DIRECTORY, { recursive: true, mode: DIRECTORY_MODE });
+  assertOurs(UAPI_DIRECTORY);
   await assertNotServed(path);
   // A socket that is found does listen: wg(8) removes one that refuses it.
   const early = `${UAPI_DIRECTORY}/.${name}.${Deno.pid}`;
@@ -91,6 +99,22 @@ export async function listenUapi(
   };
 }
 
+/**
+ * In a folder that anybody may write to, anybody could be taken for the daemon,
+ * and be sent its keys.
+ *
+ * @throws SysError EPERM
+ */
+function assertOurs(directory: string): void {
+  const { mode } = Deno.statSync(directory);
+  if (
+    mode === null || (mode & (OTHERS_MAY_WRITE | STICKY)) !== OTHERS_MAY_WRITE
+  ) {
+    return;
+  }
+  throw new SysError(`${directory}: everybody may write there`, ERRNO.EPERM);
+}
+
 /** @throws SysError EADDRINUSE when a daemon answers on the socket */
 async function assertNotServed(path: string): Promise<void> {
   try {
@@ -110,21 +134,58 @@ async function serveConnection(
   serve: Serve,
   report: (error: unknown) => void,
 ): Promise<void> {
-  const encoder = new TextEncoder();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const alive = (): void => {
+    clearTimeout(timer);
+    timer = setTimeout(() => closeQuietly(connection), IDLE_MS);
+  };
+  async function* input(): AsyncGenerator<Uint8Array> {
+    const buffer = new Uint8Array(READ_BYTES);
+    alive();
+    for (let n; (n = await connection.read(buffer)) !== null;) {
+      alive();
+      yield buffer.subarray(0, n);
+      // Reading does not wait while there is something to read.
+      await nextTurn();
+    }
+  }
+  const output = new Output(async (bytes) => {
+    const n = await connection.write(bytes);
+    alive();
+    return n;
+  });
   try {
-    await serve({
-      input: connection.readable,
-      async write(text: string): Promise<void> {
-        const bytes = encoder.encode(text);
-        for (let at = 0; at < bytes.length;) {
-          at += await connection.write(bytes.subarray(at));
-        }
-      },
-    });
+    await serve({ input: input(), write: (text) => output.write(text) });
   } catch (error) {
     if (!isDisconnect(error)) report(error);
   } finally {
+    clearTimeout(timer);
     closeQuietly(connection);
+  }
+}
+
+/** Text to a client as fast as it takes it, others having their turn between. */
+class Output {
+  readonly #encoder = new TextEncoder();
+  readonly #send: (bytes: Uint8Array) => Promise<number>;
+  #buffer = new Uint8Array(WRITE_BYTES);
+
+  /** @param send sends some of the bytes; resolves with how many */
+  constructor(send: (bytes: Uint8Array) => Promise<number>) {
+    this.#send = send;
+  }
+
+  async write(text: string): Promise<void> {
+    // UTF-8 takes three bytes a unit of text at most.
+    if (this.#buffer.length < 3 * text.length) {
+      this.#buffer = new Uint8Array(3 * text.length);
+    }
+    const { written } = this.#encoder.encodeInto(text, this.#buffer);
+    for (let at = 0; at < written;) {
+      at += await this.#send(this.#buffer.subarray(at, written));
+    }
+    // Sending does not wait while there is room in the socket.
+    await nextTurn();
   }
 }
 
@@ -158,13 +219,13 @@ export function serveUapiFd(
   let open = true;
   const accepting = (async (): Promise<void> => {
     while (open) {
-      await readable(fd);
-      const client = libc().accept4(fd, null, null, SOCK_CLOEXEC);
+      await ready(fd, POLLIN, -1);
+      const client = libc().accept4(fd, null, null, CLIENT_FLAGS);
       if (client < 0) {
         if (errno() === ERRNO.EAGAIN || errno() === ERRNO.EINTR) continue;
         throw new SysError("accept on WG_UAPI_FD", errno());
       }
-      serveFd(client, serve).catch(report);
+      serveFd(opened(client, "accept"), serve).catch(report);
     }
   })();
   accepting.catch(report);
@@ -177,42 +238,53 @@ export function serveUapiFd(
   };
 }
 
-const SOCK_CLOEXEC = 0x80000;
+/** SOCK_CLOEXEC, SOCK_NONBLOCK: a client that is slow must not hold up control. */
+const CLIENT_FLAGS = 0x80000 | 0x800;
 const MSG_NOSIGNAL = 0x4000;
+const MSG_DONTWAIT = 0x40;
 const POLLIN = 1;
+const POLLOUT = 4;
 
-async function readable(fd: number): Promise<void> {
-  const pollfd = new Int32Array([fd, POLLIN]);
-  check(await libc().pollAsync(pollfd, 1, -1), "poll");
+/** Waits until something can be done; false when it took too long. */
+async function ready(
+  fd: number,
+  events: number,
+  timeoutMs: number,
+): Promise<boolean> {
+  const pollfd = new Int32Array([fd, events]);
+  return check(await libc().pollAsync(pollfd, 1, timeoutMs), "poll") > 0;
+}
+
+/** Sends what there is room for; waits for some. */
+async function sendSome(fd: number, bytes: Uint8Array): Promise<number> {
+  for (;;) {
+    const flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+    const n = libc().send(fd, bytes, bytes.length, flags);
+    if (n >= 0) return n;
+    if (errno() !== ERRNO.EAGAIN && errno() !== ERRNO.EINTR) {
+      throw new Deno.errors.BrokenPipe("the client went away");
+    }
+    if (!await ready(fd, POLLOUT, IDLE_MS)) {
+      throw new Deno.errors.BrokenPipe("the client takes nothing");
+    }
+  }
 }
 
 async function serveFd(fd: number, serve: Serve): Promise<void> {
-  const encoder = new TextEncoder();
   async function* input(): AsyncGenerator<Uint8Array> {
     const buffer = new Uint8Array(READ_BYTES);
     for (;;) {
-      await readable(fd);
+      if (!await ready(fd, POLLIN, IDLE_MS)) return;
       const n = libc().recv(fd, buffer, buffer.length, 0);
       if (n <= 0) return;
-      yield buffer.slice(0, n);
+      yield buffer.subarray(0, n);
+      await nextTurn();
     }
   }
+  const output = new Output((bytes) => sendSome(fd, bytes));
   try {
-    await serve({
-      input: input(),
-      write(text: string): Promise<void> {
-        const bytes = encoder.encode(text);
-        const c = libc();
-        for (let at = 0; at < bytes.length;) {
-          const rest = bytes.subarray(at);
-          const n = c.send(fd, rest, rest.length, MSG_NOSIGNAL);
-          if (n < 0) throw new Deno.errors.BrokenPipe("the client went away");
-          at += n;
-        }
-        return Promise.resolve();
-      },
-    });
+    await serve({ input: input(), write: (text) => output.write(text) });
   } finally {
-    bug(libc().close(fd) === 0, "a connection is closed once");
+    closeDescriptor(fd);
   }
 }

@@ -12,6 +12,11 @@
  */
 import type { Arena, Pool } from "./arena.ts";
 import type { Grace } from "./epoch.ts";
+import {
+  REJECT_AFTER_TIME_MS,
+  REKEY_AFTER_MESSAGES_HI,
+  REKEY_AFTER_TIME_MS,
+} from "./messages.ts";
 import type { IndexTable } from "./peerlookup.ts";
 import { KEYPAIR, PEER } from "./records.ts";
 
@@ -71,7 +76,7 @@ export class Keypairs {
     const arena = this.#arena;
     let keypair = this.#pool.alloc();
     if (keypair === 0) {
-      this.#grace.collect();
+      this.#grace.collect(Infinity);
       keypair = this.#pool.alloc();
     }
     if (keypair === 0) return 0;
@@ -151,6 +156,20 @@ export class Keypairs {
     this.#setSlot(slots, PEER.CURRENT, keypair);
     this.#setSlot(slots, PEER.NEXT, 0);
     return true;
+  }
+
+  /** Whether the current keypair may seal and need not be renewed yet. */
+  hasFresh(peer: number, nowMs: number): boolean {
+    const { i32, u32 } = this.#arena;
+    const current = i32[this.#arena.peer(peer) + PEER.CURRENT];
+    if (current === 0) return false;
+    const at = this.#arena.keypair(current);
+    const ageMs = nowMs - this.#arena.getF64(at + KEYPAIR.BIRTH_F64);
+    const limitMs = i32[at + KEYPAIR.INITIATOR] !== 0
+      ? REKEY_AFTER_TIME_MS
+      : REJECT_AFTER_TIME_MS;
+    return i32[at + KEYPAIR.SENDING_VALID] !== 0 && ageMs < limitMs &&
+      u32[at + KEYPAIR.SEND_COUNTER_HI] < REKEY_AFTER_MESSAGES_HI;
   }
 
   /**

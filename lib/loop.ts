@@ -31,7 +31,8 @@ import { IndexReader } from "./peerlookup.ts";
 import { controlWaker } from "./queueing.ts";
 import { Inbound } from "./receive.ts";
 import { Outbound } from "./send.ts";
-import { bootMs, libc } from "./sys/libc.ts";
+import { bootMs, ERRNO, errno, libc, SysError } from "./sys/libc.ts";
+import { nextTurn } from "./sys/turn.ts";
 import { Tun, type TunHandle } from "./tun.ts";
 
 /** Sides that one loop drives. */
@@ -47,11 +48,15 @@ export interface LoopOptions {
   readonly eventFd: number;
   /** Readable when the state of some link changed; -1 where not watched. */
   readonly linkFd: number;
+  /** Readable when addresses, routes or rules changed; -1 where not watched. */
+  readonly routesFd: number;
   readonly crypto: ChosenAead;
   /** Whether to send and receive many datagrams in one message. */
   readonly segments: boolean;
   /** Lanes that help to seal and open. */
   readonly lanes: number;
+  /** Whether a thread of its own gives up its rights. */
+  readonly harden?: boolean;
 }
 
 /** Where the datagrams go, if not by system calls in batches. */
@@ -71,9 +76,13 @@ const POLLFD_WORDS = 2;
 const REVENTS_SHIFT = 16;
 const EVENT = 0;
 const LINK = 1;
-const SOCKET = 2;
+const ROUTES = 2;
+const SOCKET = 3;
 /** The TUN's queues come last. */
 const TUN = SOCKET + HEADER.SOCKET_FD_COUNT;
+
+/** Batches before control, on the same thread, has its turn. */
+const BATCHES_A_TURN = 4;
 
 /** One data thread's work. */
 export class Loop {
@@ -132,6 +141,7 @@ export class Loop {
     this.#watch(EVENT, options.eventFd);
     if (this.#outbound !== undefined) {
       this.#watch(LINK, options.linkFd);
+      this.#watch(ROUTES, options.routesFd);
     }
   }
 
@@ -146,8 +156,7 @@ export class Loop {
   run(): void {
     while (this.#prepare()) {
       if (this.#pump() || !this.#maySleep()) continue;
-      libc().poll(this.#pollfds, this.#pollfdCount, -1);
-      this.#awake();
+      this.#polled(libc().poll(this.#pollfds, this.#pollfdCount, -1));
     }
     this.#close();
   }
@@ -160,12 +169,14 @@ export class Loop {
   async runAsync(): Promise<void> {
     while (this.#prepare()) {
       if (this.#pump()) {
-        await new Promise((resolve) => setTimeout(resolve, 0));
+        for (let n = 1; n < BATCHES_A_TURN && this.#pump(); n++);
+        await nextTurn();
         continue;
       }
       if (!this.#maySleep()) continue;
-      await libc().pollAsync(this.#pollfds, this.#pollfdCount, -1);
-      this.#awake();
+      this.#polled(
+        await libc().pollAsync(this.#pollfds, this.#pollfdCount, -1),
+      );
     }
     this.#close();
   }
@@ -234,24 +245,33 @@ export class Loop {
     }
   }
 
-  #awake(): void {
+  /** @throws SysError when waiting is not possible: else it would never sleep */
+  #polled(result: number): void {
     this.#setSleeps(0);
+    if (result < 0) {
+      const number = errno();
+      if (number === ERRNO.EINTR || number === ERRNO.ENOMEM) return;
+      throw new SysError("poll", number);
+    }
     if (this.#revents(EVENT) !== 0) {
       libc().read(this.#options.eventFd, this.#drain, 8);
     }
-    if (this.#revents(LINK) !== 0) this.#linkChanged();
+    if (this.#revents(LINK) !== 0) {
+      this.#noticed(this.#options.linkFd, HEADER.LINK_CHANGED);
+    }
+    if (this.#revents(ROUTES) !== 0) {
+      this.#noticed(this.#options.routesFd, HEADER.ROUTES_CHANGED);
+    }
     for (let i = 0; i < this.#tunFds.length; i++) {
       if ((this.#revents(TUN + i) & POLLERR) !== 0) this.#tunGone();
     }
   }
 
   /** Reads the notices away; control asks for the state itself. */
-  #linkChanged(): void {
+  #noticed(fd: number, changed: number): void {
     const c = libc();
-    while (
-      c.recv(this.#options.linkFd, this.#drain, this.#drain.length, 0) > 0
-    );
-    Atomics.store(this.#i32, HEADER.LINK_CHANGED, 1);
+    while (c.recv(fd, this.#drain, this.#drain.length, 0) > 0);
+    Atomics.store(this.#i32, changed, 1);
     this.#control.wake();
   }
 

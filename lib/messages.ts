@@ -123,6 +123,9 @@ export const UNDER_LOAD_HYSTERESIS_MS = 1_000;
 export const MAX_STAGED_PACKETS = 128;
 /** Packets of a peer between sealing or opening and delivery, each way. */
 export const MAX_QUEUED_PACKETS = 1024;
+/** Most lanes of a device, and queues of its interface. */
+export const LANES_MAX = 64;
+export const QUEUES_MAX = 16;
 export const MESSAGE_PADDING_MULTIPLE = 16;
 
 /** DS field (AF41, not ECN capable) of initiations and responses. */

@@ -53,6 +53,8 @@ export interface NoiseOptions {
   readonly keypairs: Keypairs;
   /** Source of ephemeral keys; the operating system's unless given. */
   readonly generatePrivateKey?: () => Uint8Array;
+  /** 32 bytes where the own private key is kept. */
+  readonly privateKeyRoom?: Uint8Array;
 }
 
 /** The handshakes of a device's peers. */
@@ -69,7 +71,7 @@ export class Noise {
     this.#arena = options.arena;
     this.#options = options;
     this.#sessions = options.sessions;
-    this.identity = new StaticIdentity(options.arena);
+    this.identity = new StaticIdentity(options.arena, options.privateKeyRoom);
     this.#generatePrivateKey = options.generatePrivateKey ?? generatePrivateKey;
   }
 
@@ -79,21 +81,22 @@ export class Noise {
   }
 
   /**
-   * Changes the private key, or forgets it (null), and with it what the peers
-   * derived from the old one: see `expireCurrentPeerKeypairs`. The caller has
-   * removed a peer with the new public key before, and tells lib/cookie.
-   *
-   * @param peers all peers of the device
+   * Changes the private key, or forgets it (null). The caller has removed a peer
+   * with the new public key before, tells lib/cookie, and calls
+   * `followIdentity` for each peer before the next change.
    */
-  setStaticIdentity(
-    privateKey: Uint8Array | null,
-    peers: Iterable<number>,
-  ): void {
+  setStaticIdentity(privateKey: Uint8Array | null): void {
     this.identity.set(privateKey);
-    for (const peer of peers) {
-      this.identity.forgetStaticStatic(peer);
-      this.expireCurrentPeerKeypairs(peer);
-    }
+  }
+
+  /**
+   * Forgets what the peer derived from a private key before the present one: see
+   * `expireCurrentPeerKeypairs`. Handshakes do it, too, when they come first.
+   */
+  followIdentity(peer: number): void {
+    if (!this.identity.outdated(peer)) return;
+    this.identity.forgetStaticStatic(peer);
+    this.expireCurrentPeerKeypairs(peer);
   }
 
   /**
@@ -124,6 +127,7 @@ export class Noise {
     bug(dst.length === INITIATION.end, "an initiation is 148 bytes");
     const ownStatic = this.identity.publicKey;
     if (ownStatic === null) return this.#fail(NOISE_REASON.NO_IDENTITY);
+    this.followIdentity(peer);
     const staticStatic = this.identity.staticStatic(peer);
     if (staticStatic === null) return this.#fail(NOISE_REASON.LOW_ORDER);
     const session = this.#sessions.sessionOf(peer, true);
@@ -191,6 +195,7 @@ export class Noise {
       }
       const peer = this.#options.publicKeys.find(remoteStatic);
       if (peer === 0) return this.#refuse(NOISE_REASON.UNKNOWN_PEER);
+      this.followIdentity(peer);
       const staticStatic = this.identity.staticStatic(peer);
       if (staticStatic === null) return this.#refuse(NOISE_REASON.LOW_ORDER);
       noise.mixSecret(staticStatic);

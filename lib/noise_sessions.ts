@@ -71,7 +71,7 @@ export class Sessions {
     if (arena.u32[slot] !== 0 || !allocate) return arena.u32[slot];
     let session = this.#pool.alloc();
     if (session === 0) {
-      this.#grace.collect();
+      this.#grace.collect(Infinity);
       session = this.#pool.alloc();
     }
     if (session === 0) return 0;

@@ -20,17 +20,41 @@ import { RateLimiter } from "./ratelimiter.ts";
 import { KEYPAIR, SESSION } from "./records.ts";
 import { type TimerActions, Timers } from "./timers.ts";
 
+/** Live objects of a device, by kind: all zero once it is closed. */
+export interface ObjectCounts {
+  /** Peers configured, and removed ones that workers still know. */
+  readonly peers: number;
+  /** Keypairs, and dead ones that workers still know. */
+  readonly keypairs: number;
+  /** Records of active peers. */
+  readonly sessions: number;
+  /** Peers with a timer pending. */
+  readonly timers: number;
+  /** Nodes of both tries. */
+  readonly allowedIpNodes: number;
+  /** Indices of handshakes and keypairs. */
+  readonly indices: number;
+  /** Records that wait for the workers. */
+  readonly retired: number;
+}
+
 /** What the parts need of the outside. */
 export interface PartsOptions {
   readonly arena: Arena;
   readonly fillRandom: FillRandom;
   /** Wall clock in ms since the epoch. */
   readonly wallMs: () => number;
+  /** Time for the timestamp of an initiation, in ms since the epoch. */
+  readonly timestampMs: () => number;
   /** Boot time in ms. */
   readonly nowMs: number;
   /** Uniform in [0, 1). */
   readonly random: () => number;
+  /** 32 bytes where the private key is kept. */
+  readonly privateKeyRoom?: Uint8Array;
   readonly actions: TimerActions;
+  /** Called when control has more to do. */
+  readonly more: () => void;
 }
 
 /** The parts of one device. */
@@ -59,7 +83,7 @@ export function makeParts(options: PartsOptions): Parts {
     fillRandom(bytes);
     return bytes;
   };
-  const grace = new Grace(arena);
+  const grace = new Grace(arena, options.more);
   const indices = new IndexTable(arena, fillRandom);
   const publicKeys = new PublicKeyTable(arena, random16());
   const allowedIps = new AllowedIps(arena, grace);
@@ -80,7 +104,15 @@ export function makeParts(options: PartsOptions): Parts {
     indices,
     pool: new Pool(arena, layout.sessions, SESSION.WORDS, limits.sessions),
   });
-  const noise = new Noise({ arena, sessions, indices, publicKeys, keypairs });
+  const { privateKeyRoom } = options;
+  const noise = new Noise({
+    arena,
+    sessions,
+    indices,
+    publicKeys,
+    keypairs,
+    privateKeyRoom,
+  });
   const cookies = new Cookies({ arena, indices });
   const limiter = new RateLimiter(arena, random16());
   const { actions, random, nowMs } = options;
@@ -96,6 +128,7 @@ export function makeParts(options: PartsOptions): Parts {
     commands,
     counters: new Counters(arena, THREAD_CONTROL),
     wallMs: options.wallMs,
+    timestampMs: options.timestampMs,
   });
   const peers = new Peers({
     arena,

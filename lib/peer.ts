@@ -27,6 +27,45 @@ export interface PeersOptions {
   readonly commands: Mailbox;
 }
 
+/**
+ * A walk over the peers that there were at its beginning, in the order of their
+ * creation, while peers are added and removed. Ends when it is disposed of.
+ */
+export interface PeerCursor extends Disposable {
+  /** The peer that it is at, 0 after the last; when that is removed, the next. */
+  readonly peer: number;
+  /** Goes on to the next. */
+  advance(): void;
+}
+
+class Cursor implements PeerCursor {
+  readonly #after: (peer: number) => number;
+  readonly #end: () => void;
+  peer: number;
+  /** Where it ends. */
+  last: number;
+
+  constructor(
+    first: number,
+    last: number,
+    after: (peer: number) => number,
+    end: () => void,
+  ) {
+    this.peer = first;
+    this.last = last;
+    this.#after = after;
+    this.#end = end;
+  }
+
+  advance(): void {
+    this.peer = this.peer === this.last ? 0 : this.#after(this.peer);
+  }
+
+  [Symbol.dispose](): void {
+    this.#end();
+  }
+}
+
 /** The peers of a device. */
 export class Peers {
   readonly #arena: Arena;
@@ -35,7 +74,7 @@ export class Peers {
   #first = 0;
   #last = 0;
   #count = 0;
-  #readers = 0;
+  readonly #cursors = new Set<Cursor>();
 
   constructor(options: PeersOptions) {
     this.#arena = options.arena;
@@ -70,7 +109,7 @@ export class Peers {
     const { grace, publicKeys } = this.#options;
     let peer = this.#pool.alloc();
     if (peer === 0) {
-      grace.collect();
+      grace.collect(Infinity);
       peer = this.#pool.alloc();
     }
     if (peer === 0) return 0;
@@ -105,13 +144,16 @@ export class Peers {
     i32[at + PEER.FLAGS] = 0;
     this.#arena.zero(at + PEER.PRESHARED_KEY, 16);
     i32.fill(0, at + PEER.ENDPOINT, at + PEER.ENDPOINT + ENDPOINT.WORDS);
-    // LIST_NEXT stays: a reader that stands here goes on from here.
     const next = i32[at + PEER.LIST_NEXT];
     const prev = i32[at + PEER.LIST_PREV];
     if (prev === 0) this.#first = next;
     else i32[this.#arena.peer(prev) + PEER.LIST_NEXT] = next;
     if (next === 0) this.#last = prev;
     else i32[this.#arena.peer(next) + PEER.LIST_PREV] = prev;
+    for (const cursor of this.#cursors) {
+      if (cursor.peer === peer) cursor.advance();
+      if (cursor.last === peer) cursor.last = prev;
+    }
     this.#count--;
     commands.post(peer, COMMAND_REMOVE);
   }
@@ -121,31 +163,26 @@ export class Peers {
     this.#options.grace.retire(this.#free, peer);
   }
 
-  /** The peer after `peer` (0: the first), which may have been removed; 0: none. */
-  next(peer: number): number {
-    let next = peer === 0
-      ? this.#first
-      : this.#arena.i32[this.#arena.peer(peer) + PEER.LIST_NEXT];
-    while (next !== 0 && !this.alive(next)) {
-      next = this.#arena.i32[this.#arena.peer(next) + PEER.LIST_NEXT];
-    }
-    return next;
+  /** Begins a walk over the peers. */
+  walk(): PeerCursor {
+    const { i32 } = this.#arena;
+    const cursor = new Cursor(
+      this.#first,
+      this.#last,
+      (peer) => i32[this.#arena.peer(peer) + PEER.LIST_NEXT],
+      () => this.#cursors.delete(cursor),
+    );
+    this.#cursors.add(cursor);
+    return cursor;
   }
 
-  /** All peers; none may be removed meanwhile. */
+  /** The peers that there were at the beginning of the walk. */
   *[Symbol.iterator](): Generator<number> {
-    for (let peer = this.next(0); peer !== 0; peer = this.next(peer)) {
+    using cursor = this.walk();
+    for (let peer; (peer = cursor.peer) !== 0;) {
+      cursor.advance();
       yield peer;
     }
-  }
-
-  /**
-   * Until the result is disposed of, records of removed peers are kept, so that
-   * `next` can be called for them.
-   */
-  hold(): Disposable {
-    this.#readers++;
-    return { [Symbol.dispose]: (): void => void this.#readers-- };
   }
 
   readonly #free = (peer: number): void => {
@@ -153,7 +190,7 @@ export class Peers {
     const at = this.#arena.peer(peer);
     // A worker's last words about the peer may not have been read yet.
     const told = i32[at + PEER.OUTBOUND_EVENTS] | i32[at + PEER.INBOUND_EVENTS];
-    if (told !== 0 || this.#readers > 0) {
+    if (told !== 0) {
       this.#options.grace.retire(this.#free, peer);
       return;
     }

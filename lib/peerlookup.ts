@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { type Arena, INDEX_BUCKET_COUNT } from "./arena.ts";
+import type { Arena } from "./arena.ts";
 import { bug } from "./assert.ts";
 import { PUBLIC_KEY_LEN } from "./messages.ts";
 import { KEYPAIR, PEER, SESSION } from "./records.ts";
@@ -20,24 +20,29 @@ export const INDEX_VERSION = 512;
 const KIND_SESSION = 0;
 const KIND_KEYPAIR = 1;
 
-const INDEX_MASK = INDEX_BUCKET_COUNT - 1;
 const INDICES_DRAWN_AT_ONCE = 64;
-
-bug(
-  (INDEX_BUCKET_COUNT & INDEX_MASK) === 0,
-  "the index table has a power of two of buckets",
-);
 
 /** Fills `bytes` from a cryptographic generator: `crypto.getRandomValues` will do. */
 export type FillRandom = (bytes: Uint8Array<ArrayBuffer>) => unknown;
 
-/** Peers by public key. Control only. */
+/** Buckets that the public-key table begins with. */
+const PUBLIC_KEY_BUCKETS_MIN = 64;
+
+/**
+ * Peers by public key. Control only.
+ *
+ * It grows by linear hashing: a bucket more for each peer more than there are
+ * buckets. So it touches memory for the peers that there are, and is never
+ * rebuilt in one go.
+ */
 export class PublicKeyTable {
   readonly #arena: Arena;
   readonly #u32: Uint32Array;
   readonly #hash: SipHash;
   readonly #buckets: number;
-  readonly #mask: number;
+  readonly #bucketsMax: number;
+  #bucketCount: number;
+  #count = 0;
 
   /** @param key 16 random bytes, this device's own */
   constructor(arena: Arena, key: Uint8Array) {
@@ -45,19 +50,15 @@ export class PublicKeyTable {
     this.#u32 = arena.u32;
     this.#hash = new SipHash(key);
     this.#buckets = arena.layout.publicKeyBuckets;
-    this.#mask = arena.layout.publicKeyBucketCount - 1;
-    bug(
-      (arena.layout.publicKeyBucketCount & this.#mask) === 0,
-      "the public-key table has a power of two of buckets",
-    );
+    this.#bucketsMax = arena.layout.publicKeyBucketCount;
+    this.#bucketCount = Math.min(PUBLIC_KEY_BUCKETS_MIN, this.#bucketsMax);
   }
 
   /** Adds a peer whose PUBLIC_KEY is set and in no other peer of the table. */
   insert(peer: number): void {
-    const word = this.#arena.peer(peer);
-    const bucket = this.#bucket(this.#arena.u8, word * 4);
-    this.#u32[word + PEER.HASH_NEXT] = this.#u32[bucket];
-    this.#u32[bucket] = peer;
+    this.#link(peer);
+    this.#count++;
+    if (this.#count > this.#bucketCount) this.#grow();
   }
 
   /** The peer with this public key of 32 bytes, or 0. */
@@ -84,12 +85,45 @@ export class PublicKeyTable {
     }
     u32[link] = u32[word + PEER.HASH_NEXT];
     u32[word + PEER.HASH_NEXT] = 0;
+    this.#count--;
     return true;
   }
 
+  #link(peer: number): void {
+    const word = this.#arena.peer(peer);
+    const key = (word + PEER.PUBLIC_KEY) * 4;
+    const bucket = this.#bucket(this.#arena.u8, key);
+    this.#u32[word + PEER.HASH_NEXT] = this.#u32[bucket];
+    this.#u32[bucket] = peer;
+  }
+
+  /** Splits the oldest bucket that has not been split in this round. */
+  #grow(): void {
+    if (this.#bucketCount === this.#bucketsMax) return;
+    const half = this.#round() / 2;
+    const split = this.#buckets + this.#bucketCount - half;
+    this.#bucketCount++;
+    let peer = this.#u32[split];
+    this.#u32[split] = 0;
+    while (peer !== 0) {
+      const next = this.#u32[this.#arena.peer(peer) + PEER.HASH_NEXT];
+      this.#link(peer);
+      peer = next;
+    }
+  }
+
+  /** Buckets that there will be at the end of this round: a power of two. */
+  #round(): number {
+    return 2 ** (32 - Math.clz32(this.#bucketCount));
+  }
+
   #bucket(bytes: Uint8Array, offset: number): number {
+    const hash = this.#hash.hash(bytes, offset, PUBLIC_KEY_LEN);
+    const round = this.#round();
+    const bucket = hash & (round - 1);
+    // Not there yet: its peers are in the bucket that will be split.
     return this.#buckets +
-      (this.#hash.hash(bytes, offset, PUBLIC_KEY_LEN) & this.#mask);
+      (bucket < this.#bucketCount ? bucket : bucket & (round / 2 - 1));
   }
 
   #equals(offset: number, key: Uint8Array): boolean {
@@ -120,6 +154,7 @@ export class PublicKeyTable {
 export class IndexReader {
   readonly #i32: Int32Array<SharedArrayBuffer>;
   readonly #buckets: number;
+  readonly #mask: number;
   readonly #sessions: number;
   readonly #keypairs: number;
 
@@ -127,6 +162,7 @@ export class IndexReader {
   constructor(arena: Arena) {
     this.#i32 = arena.i32;
     this.#buckets = arena.layout.indexBuckets;
+    this.#mask = arena.layout.indexBucketCount - 1;
     this.#sessions = arena.session(0) + SESSION.INDEX_NEXT;
     this.#keypairs = arena.keypair(0);
   }
@@ -140,7 +176,7 @@ export class IndexReader {
     const wanted = index | 0;
     // Records on their way out of the table hold 0: they must not match.
     if (wanted === 0) return 0;
-    let ref = i32[this.#buckets + (wanted & INDEX_MASK)];
+    let ref = i32[this.#buckets + (wanted & this.#mask)];
     while (ref !== 0) {
       const number = ref >>> 1;
       if ((ref & 1) === KIND_KEYPAIR) {
@@ -162,7 +198,7 @@ export class IndexReader {
     const i32 = this.#i32;
     for (;;) {
       const version = Atomics.load(i32, INDEX_VERSION);
-      let ref = Atomics.load(i32, this.#buckets + (wanted & INDEX_MASK));
+      let ref = Atomics.load(i32, this.#buckets + (wanted & this.#mask));
       while (ref !== 0) {
         const number = ref >>> 1;
         if ((ref & 1) === KIND_KEYPAIR) {
@@ -329,7 +365,8 @@ export class IndexTable extends IndexReader {
   }
 
   #bucket(index: number): number {
-    return this.#arena.layout.indexBuckets + (index & INDEX_MASK);
+    const { indexBuckets, indexBucketCount } = this.#arena.layout;
+    return indexBuckets + (index & (indexBucketCount - 1));
   }
 
   #nextOf(ref: number): number {

@@ -6,7 +6,12 @@
  *
  * @module
  */
-import { type Arena, HEADER, MESSAGE_ENTRY } from "./arena.ts";
+import {
+  type Arena,
+  HANDSHAKES_RING_CAPACITY,
+  HEADER,
+  MESSAGE_ENTRY,
+} from "./arena.ts";
 import { bug } from "./assert.ts";
 import { PEER } from "./records.ts";
 
@@ -254,6 +259,22 @@ export class MessageRing {
   #entry(index: number): number {
     return this.#entries + (index & (this.#capacity - 1)) * MESSAGE_ENTRY.WORDS;
   }
+}
+
+/**
+ * The rings of handshake messages that come in: those without a mac2, and those
+ * with one, and cookie replies. Who floods one keeps nobody out of the other.
+ */
+export function handshakeRings(
+  arena: Arena,
+): readonly [first: MessageRing, cookieHolders: MessageRing] {
+  const { layout } = arena;
+  const ring = (at: number, entries: number): MessageRing =>
+    new MessageRing(arena, at, entries, HANDSHAKES_RING_CAPACITY);
+  return [
+    ring(HEADER.HANDSHAKES_RING, layout.handshakesRing),
+    ring(HEADER.COOKIE_HOLDERS_RING, layout.cookieHoldersRing),
+  ];
 }
 
 /** Wakes a thread that said it sleeps; costs one load when it does not. */

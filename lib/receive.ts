@@ -11,7 +11,6 @@ import type { AllowedIpsReader } from "./allowedips.ts";
 import {
   type Arena,
   CHAINS,
-  HANDSHAKES_RING_CAPACITY,
   HEADER,
   MESSAGE_ENTRY,
   RX_SLOTS,
@@ -30,14 +29,18 @@ import {
   AEAD_LENGTH,
   AEAD_OK,
   AEAD_PENDING,
+  AEAD_USER,
 } from "./crypto/aead.ts";
 import type { Checksum } from "./crypto/checksum.ts";
+import { ecnDecapsulate } from "./ecn.ts";
 import { sameEndpoint, writeEndpoint } from "./endpoint.ts";
 import { EpochReader } from "./epoch.ts";
 import type { DatagramReceiver, TunPort } from "./io.ts";
 import {
+  COOKIE_REPLY,
   DATA,
   DATA_OVERHEAD,
+  MAC_LEN,
   MESSAGE_DATA,
   messageType,
   REJECT_AFTER_MESSAGES_HI,
@@ -50,9 +53,10 @@ import {
   EVENT_ARMED,
   EVENT_HANDSHAKE_WANTED,
   EVENT_KEY_CONFIRMED,
+  handshakeRings,
   inboundEvents,
   type Mailbox,
-  MessageRing,
+  type MessageRing,
   type Waker,
 } from "./queueing.ts";
 import { CHAIN, CHAIN_PACKETS, ENDPOINT, KEYPAIR, PEER } from "./records.ts";
@@ -93,6 +97,7 @@ export class Inbound {
   readonly #counters: Counters;
   readonly #events: Mailbox;
   readonly #handshakes: MessageRing;
+  readonly #cookieHolders: MessageRing;
   readonly #epoch: EpochReader;
   readonly #crypt: Crypt;
   /** Slots that the next messages go to. */
@@ -121,12 +126,7 @@ export class Inbound {
     this.#parts = parts;
     this.#counters = new Counters(arena, THREAD_INBOUND);
     this.#events = inboundEvents(arena);
-    this.#handshakes = new MessageRing(
-      arena,
-      HEADER.HANDSHAKES_RING,
-      arena.layout.handshakesRing,
-      HANDSHAKES_RING_CAPACITY,
-    );
+    [this.#handshakes, this.#cookieHolders] = handshakeRings(arena);
     this.#epoch = new EpochReader(arena, HEADER.INBOUND_EPOCH);
     this.#crypt = new Crypt(parts, OPENING, this.#epoch, this.#counters);
     for (let slot = RX_SLOTS; slot > 0; slot--) {
@@ -192,11 +192,12 @@ export class Inbound {
       const at = this.#arena.rxPayload(slot);
       const length = receiver.length(i);
       // Empty or cut short: a walk would see nothing to count.
-      if (length === 0) this.#sort(slot, at, 0);
+      const ds = receiver.ds(i);
+      if (length === 0) this.#sort(slot, at, 0, ds);
       // Until the walk is over, the slot is not given back.
       this.#uses[slot] = 1;
       walk.start(at, length, receiver.size(i));
-      while (walk.next()) this.#sort(slot, walk.offset, walk.length);
+      while (walk.next()) this.#sort(slot, walk.offset, walk.length, ds);
       this.#uses[slot]--;
       if (this.#uses[slot] > 0) this.#places[i] = this.#free[--this.#freeCount];
       if (this.#crypt.openBytes >= SUBMIT_BYTES) {
@@ -244,9 +245,8 @@ export class Inbound {
 
   /** Lets the interface have all, and gives the delivered chains back. */
   #flush(): void {
-    if (this.#coalescer !== undefined && this.#coalescer.flush() !== 0) {
-      this.#counters.add(COUNT.rx_tun_write_failed);
-    }
+    const lost = this.#coalescer?.flush() ?? 0;
+    if (lost > 0) this.#counters.add(COUNT.rx_tun_write_failed, lost);
     for (let i = 0; i < this.#deliveredCount; i++) {
       this.#release(this.#delivered[i]);
     }
@@ -268,7 +268,7 @@ export class Inbound {
    * Looks at a datagram in a slot: data goes into the peer's chain, a handshake
    * to control, and the rest is dropped.
    */
-  #sort(slot: number, at: number, length: number): void {
+  #sort(slot: number, at: number, length: number, ds: number): void {
     this.#counters.add(COUNT.rx_packets);
     const type = length < DATA.receiver
       ? 0
@@ -291,6 +291,7 @@ export class Inbound {
     u32[d + AEAD_DATA] = at + DATA.end;
     u32[d + AEAD_LENGTH] = length - DATA_OVERHEAD;
     u32[d + AEAD_KEY] = (k + KEYPAIR.RECEIVE_KEY) * 4;
+    u32[d + AEAD_USER] = ds;
   }
 
   /** Little-endian word at any byte offset. */
@@ -309,9 +310,12 @@ export class Inbound {
       this.#u32[k + KEYPAIR.RECEIVE_COUNTER_LO] < REJECT_AFTER_MESSAGES_LO;
   }
 
-  /** Copies a handshake message, at most 148 bytes, to control's ring. */
+  /** Copies a handshake message, at most 148 bytes, to a ring of control's. */
   #queueHandshake(slot: number, at: number, length: number): void {
-    const entry = this.#handshakes.reserve();
+    const ring = length === COOKIE_REPLY.end || this.#hasMac2(at, length)
+      ? this.#cookieHolders
+      : this.#handshakes;
+    const entry = ring.reserve();
     if (entry === 0) return this.#counters.add(COUNT.rx_handshake_queue_full);
     const from = this.#arena.rxEndpoint(slot);
     for (let w = 0; w < ENDPOINT.WORDS; w++) {
@@ -319,8 +323,16 @@ export class Inbound {
     }
     this.#i32[entry + MESSAGE_ENTRY.LENGTH] = length;
     this.#u8.copyWithin((entry + MESSAGE_ENTRY.MESSAGE) * 4, at, at + length);
-    this.#handshakes.publish();
+    ring.publish();
     this.#tell = true;
+  }
+
+  /** Whether an initiation or response has anything where its mac2 goes. */
+  #hasMac2(at: number, length: number): boolean {
+    const u8 = this.#u8;
+    const end = at + length;
+    for (let i = end - MAC_LEN; i < end; i++) if (u8[i] !== 0) return true;
+    return false;
   }
 
   /** Takes in packet `n` of a chain (kernel: `wg_packet_rx_poll`). */
@@ -367,7 +379,7 @@ export class Inbound {
     if (noteDataReceived(this.#arena, peerWord, this.#nowMs)) {
       this.#post(peer, EVENT_ARMED);
     }
-    this.#toInterface(peer, peerWord, u32[d + AEAD_DATA], length);
+    this.#toInterface(peer, peerWord, d, length);
   }
 
   /** Rekeys late in a session's life if we started it (kernel: receive.c). */
@@ -385,15 +397,16 @@ export class Inbound {
     }
   }
 
-  /** Checks the inner packet and writes it to the interface. */
+  /** Checks the inner packet of descriptor `d` and writes it to the interface. */
   #toInterface(
     peer: number,
     peerWord: number,
-    at: number,
+    d: number,
     length: number,
   ): void {
     const { allowedIps, tun } = this.#parts;
     const u8 = this.#u8;
+    const at = this.#u32[d + AEAD_DATA];
     const version = u8[at] >> 4;
     let inner: number;
     let owner: number;
@@ -410,8 +423,17 @@ export class Inbound {
     } else return this.#counters.add(COUNT.rx_not_ip);
     if (inner > length) return this.#counters.add(COUNT.rx_bad_length);
     if (owner !== peer) return this.#counters.add(COUNT.rx_wrong_source);
-    const error = this.#coalescer?.add(at, inner) ?? tun.write(at, inner);
-    if (error !== 0) return this.#counters.add(COUNT.rx_tun_write_failed);
+    const ds = this.#u32[d + AEAD_USER];
+    if (ds !== 0 && !ecnDecapsulate(u8, at, ds)) {
+      this.#counters.add(COUNT.rx_ecn_mismatch);
+    }
+    if (this.#coalescer !== undefined) {
+      // What is lost may be packets that came before this one.
+      const lost = this.#coalescer.add(at, inner);
+      if (lost > 0) this.#counters.add(COUNT.rx_tun_write_failed, lost);
+    } else if (tun.write(at, inner) !== 0) {
+      return this.#counters.add(COUNT.rx_tun_write_failed);
+    }
     this.#accountReceived(peerWord, length + DATA_OVERHEAD);
   }
 

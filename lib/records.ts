@@ -156,6 +156,8 @@ export const PEER_FLAG_STATIC_STATIC = 2;
 /** The far static key is a low-order point: DH with it is refused. */
 export const PEER_FLAG_LOW_ORDER = 4;
 export const PEER_FLAG_PRESHARED_KEY = 8;
+/** Flips with each private key: which one the peer's keys were derived with. */
+export const PEER_FLAG_IDENTITY = 16;
 
 /** Handshake, cookie and timers of an active peer: control alone. */
 export const SESSION = {

@@ -19,6 +19,7 @@ import {
   AEAD_USER,
 } from "./crypto/aead.ts";
 import type { Checksum } from "./crypto/checksum.ts";
+import { ecnEncapsulate } from "./ecn.ts";
 import type { EpochReader } from "./epoch.ts";
 import type { DatagramSender, TunPort } from "./io.ts";
 import {
@@ -28,15 +29,22 @@ import {
   paddedLength,
 } from "./messages.ts";
 import { CHAIN, CHAIN_PACKETS, KEYPAIR } from "./records.ts";
+import type { RouteQuestions } from "./routes.ts";
 import { GSO_NONE, Splitter, VNET, VNET_HEADER } from "./segments.ts";
 import type { StagedQueues } from "./staged.ts";
-import { Transmit } from "./transmit.ts";
+import { Transmit, USER_ECN_SHIFT } from "./transmit.ts";
 
 /** Chains and slots that must be free for any packet to be taken in. */
 const CHAINS_RESERVE = 16;
 const SLOTS_RESERVE = 16;
 /** Bytes after which what was read is sealed and sent, while it is in the cache. */
 const SUBMIT_BYTES = 128 * 1024;
+
+/**
+ * Shortest packet whose route's MTU is looked at: Linux believes no path to have
+ * less, and with a smaller one padding takes fragments, no more.
+ */
+const ROUTE_MTU_MIN = 552;
 
 /** What a sealer works with. */
 export interface SealerParts extends CryptParts {
@@ -50,6 +58,7 @@ export interface SealerHooks {
   readonly epoch: EpochReader;
   readonly counters: Counters;
   readonly slots: StagedQueues;
+  readonly routes: RouteQuestions;
   /** A timer of the peer was armed that control does not watch. */
   armed(peer: number): void;
   /** The keypair sealed packets of the peer. */
@@ -223,7 +232,11 @@ export class Sealer {
   /** Gives the packet at `data` its nonce and a place in the chain. @returns its padded length */
   #append(chain: number, slot: number, data: number, length: number): number {
     const u32 = this.#u32;
-    const padded = paddedLength(length, this.#mtu);
+    let padded = paddedLength(length, this.#mtu);
+    if (padded > length && length >= ROUTE_MTU_MIN) {
+      const mtu = this.#hooks.routes.mtu(data);
+      if (padded > mtu) padded = paddedLength(length, mtu);
+    }
     if (padded > length) this.#u8.fill(0, data + length, data + padded);
     const keypair = u32[this.#arena.chain(chain) + CHAIN.KEYPAIR];
     const at = this.#arena.keypair(keypair);
@@ -238,7 +251,9 @@ export class Sealer {
     u32[d + AEAD_RECEIVER] = u32[at + KEYPAIR.REMOTE_INDEX];
     u32[d + AEAD_COUNTER_LO] = lo;
     u32[d + AEAD_COUNTER_HI] = hi;
-    u32[d + AEAD_USER] = length;
+    // Read now: the packet is sealed where it lies.
+    const ecn = length === 0 ? 0 : ecnEncapsulate(this.#u8, data);
+    u32[d + AEAD_USER] = length | (ecn << USER_ECN_SHIFT);
     return padded;
   }
 

@@ -20,6 +20,7 @@ import {
 } from "./arena.ts";
 import { COUNT, Counters } from "./counters.ts";
 import { EpochReader } from "./epoch.ts";
+import { IcmpLimiter, quotedLength, unreachableHeaders } from "./icmp.ts";
 import type { TunPort } from "./io.ts";
 import {
   REJECT_AFTER_MESSAGES_HI,
@@ -43,6 +44,7 @@ import {
   type Waker,
 } from "./queueing.ts";
 import { ENDPOINT, KEYPAIR, PEER } from "./records.ts";
+import { RouteQuestions } from "./routes.ts";
 import {
   finishChecksum,
   GSO_NONE,
@@ -57,6 +59,9 @@ const IPV4_HEADER_MIN = 20;
 const IPV4_DESTINATION = 16;
 const IPV6_HEADER = 40;
 const IPV6_DESTINATION = 24;
+
+/** Commands that are run before packets have their turn: below 1 ms. */
+const COMMANDS_AT_ONCE = 256;
 
 /** What the outbound loop works with. */
 export interface OutboundParts extends SealerParts {
@@ -79,6 +84,8 @@ export class Outbound {
   readonly #epoch: EpochReader;
   readonly #staged: StagedQueues;
   readonly #sealer: Sealer;
+  readonly #icmp = new IcmpLimiter();
+  readonly #routes: RouteQuestions;
   #nowMs = 0;
   #tell = false;
   #gone = false;
@@ -102,7 +109,9 @@ export class Outbound {
     );
     this.#epoch = new EpochReader(arena, HEADER.OUTBOUND_EPOCH);
     this.#staged = new StagedQueues(arena, this.#counters);
+    this.#routes = new RouteQuestions(arena, () => this.#tell = true);
     this.#sealer = new Sealer(parts, {
+      routes: this.#routes,
       epoch: this.#epoch,
       counters: this.#counters,
       slots: this.#staged,
@@ -140,9 +149,10 @@ export class Outbound {
   pump(nowMs: number): boolean {
     this.#nowMs = nowMs;
     this.#epoch.enter();
+    this.#routes.start(nowMs);
     this.#sealer.start(nowMs);
     this.#sendMessages();
-    this.#runCommands();
+    const more = this.#runCommands();
     const packets = this.#readPackets();
     // With more to read, what is in the ring is the lanes'.
     if (packets === BATCH) this.#sealer.submit();
@@ -154,7 +164,7 @@ export class Outbound {
       this.#tell = false;
       this.#parts.control.wake();
     }
-    return packets === BATCH;
+    return packets === BATCH || more;
   }
 
   /** Sends all handshake messages that control made. */
@@ -198,11 +208,12 @@ export class Outbound {
     return n;
   }
 
-  #runCommands(): void {
-    for (
-      let peer;
-      this.#sealer.makesRoom() && (peer = this.#commands.next()) !== 0;
-    ) {
+  /** @returns whether there may be more at once */
+  #runCommands(): boolean {
+    for (let n = 0; n < COMMANDS_AT_ONCE; n++) {
+      if (!this.#sealer.makesRoom()) return false;
+      const peer = this.#commands.next();
+      if (peer === 0) return false;
       const bits = this.#commands.take(peer);
       if ((bits & (COMMAND_DROP_STAGED | COMMAND_REMOVE)) !== 0) {
         this.#staged.dropAll(this.#arena.peer(peer));
@@ -219,6 +230,7 @@ export class Outbound {
         this.#flushStaged(peer);
       }
     }
+    return true;
   }
 
   #readPackets(): number {
@@ -257,13 +269,16 @@ export class Outbound {
     } else if (version === 6 && length >= IPV6_HEADER) {
       peer = allowedIps.lookup6(at + IPV6_DESTINATION);
     } else return this.#staged.drop(slot, COUNT.tx_not_ip);
-    if (peer === 0) return this.#staged.drop(slot, COUNT.tx_no_peer);
     if (this.#i32[HEADER.UP] === 0) {
       return this.#staged.drop(slot, COUNT.tx_interface_down);
     }
+    if (peer === 0) return this.#refuse(slot, length, COUNT.tx_no_peer);
     const peerWord = this.#arena.peer(peer);
     if (!this.#hasEndpoint(peerWord)) {
-      return this.#staged.drop(slot, COUNT.tx_no_endpoint);
+      return this.#refuse(slot, length, COUNT.tx_no_endpoint);
+    }
+    if (this.#routes.isLoop(at, length)) {
+      return this.#staged.drop(slot, COUNT.tx_routing_loop);
     }
     if (!this.#finishOffload(at, length)) {
       return this.#staged.drop(slot, COUNT.tx_bad_offload);
@@ -276,6 +291,21 @@ export class Outbound {
     }
     this.#stage(slot, length, peer, peerWord);
     this.#flushStaged(peer);
+  }
+
+  /** Drops a packet that has nowhere to go, and tells its sender. */
+  #refuse(slot: number, length: number, reason: number): void {
+    const at = this.#arena.txPayload(slot);
+    this.#staged.drop(slot, reason);
+    const { tun, checksum } = this.#parts;
+    const headers = unreachableHeaders(this.#u8, checksum, at, length);
+    if (headers === 0) return;
+    if (!this.#icmp.allow(this.#nowMs)) {
+      return this.#counters.add(COUNT.tx_icmp_limited);
+    }
+    const bytes = headers + quotedLength(headers, length);
+    const ok = tun.write(at - headers, bytes) === 0;
+    this.#counters.add(ok ? COUNT.tx_icmp_sent : COUNT.tx_icmp_failed);
   }
 
   /** Does what the interface left to its device, but for splitting. */

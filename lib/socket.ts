@@ -8,6 +8,7 @@
  * @module
  */
 import { AF_INET, AF_INET6 } from "./endpoint.ts";
+import { closeDescriptor, opened } from "./sys/descriptors.ts";
 import { check, ERRNO, errno, libc, SysError } from "./sys/libc.ts";
 
 const F_DUPFD_CLOEXEC = 1030;
@@ -21,10 +22,12 @@ const SO_RCVBUF = 8;
 const IPPROTO_IP = 0;
 const IP_PKTINFO = 8;
 const IP_MTU_DISCOVER = 10;
+const IP_RECVTOS = 13;
 const IPPROTO_IPV6 = 41;
 const IPV6_MTU_DISCOVER = 23;
 const IPV6_V6ONLY = 26;
 const IPV6_RECVPKTINFO = 49;
+const IPV6_RECVTCLASS = 66;
 const PMTUDISC_DONT = 0;
 const SOL_UDP = 17;
 const UDP_GRO = 104;
@@ -82,7 +85,7 @@ export function openSockets(
         offload,
       );
     } catch (error) {
-      libc().close(first.fd);
+      closeDescriptor(first.fd);
       const inUse = error instanceof SysError &&
         error.errno === ERRNO.EADDRINUSE;
       if (!inUse || port !== 0 || attempt === RANDOM_PORT_TRIES) throw error;
@@ -92,7 +95,7 @@ export function openSockets(
 
 /** Closes the sockets. */
 export function closeSockets(sockets: UdpSockets): void {
-  for (const fd of [sockets.v6, sockets.v4]) if (fd >= 0) libc().close(fd);
+  for (const fd of [sockets.v6, sockets.v4]) if (fd >= 0) closeDescriptor(fd);
 }
 
 /** Marks the datagrams that leave by the sockets; 0: no mark. */
@@ -114,11 +117,13 @@ function configured(
     if (sockets.v6 >= 0) {
       setOption(sockets.v6, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
       setOption(sockets.v6, IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_DONT);
+      setOption(sockets.v6, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
     }
     for (const fd of [sockets.v6, sockets.v4]) {
       if (fd < 0) continue;
       // Like the kernel's driver: no DF outside, fragments are better than loss.
       setOption(fd, IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_DONT);
+      setOption(fd, IPPROTO_IP, IP_RECVTOS, 1);
       bufferSize(fd, SO_RCVBUFFORCE, SO_RCVBUF);
       bufferSize(fd, SO_SNDBUFFORCE, SO_SNDBUF);
       // Linux before 5.0 does not know it; then each message is one datagram.
@@ -156,7 +161,7 @@ function openFamily(
   try {
     const bound = (listener.addr as Deno.NetAddr).port;
     const own = findDescriptor(family, bound);
-    const fd = check(
+    const fd = opened(
       libc().fcntl(own, F_DUPFD_CLOEXEC, FIRST_FD),
       "duplicate the UDP socket",
     );

@@ -8,6 +8,14 @@
  */
 import { INITIATIONS_PER_SECOND, TIMESTAMP_LEN } from "./messages.ts";
 
+/** Timestamps over the end of a daemon; see lib/timestamp_store. */
+export interface TimestampFloor {
+  /** Ms since the epoch: no timestamp before it. */
+  readonly floorMs: number;
+  /** Called with the time of each timestamp. */
+  used(ms: number): void;
+}
+
 const BASE = 0x4000_0000_0000_000an;
 const NANOS_PER_SECOND = 1_000_000_000;
 const NANOS_PER_MS = 1_000_000;
@@ -38,6 +46,29 @@ export function stamp(wall: number | Timespec): Uint8Array<ArrayBuffer> {
   view.setBigUint64(0, BASE + BigInt(seconds));
   view.setUint32(SECONDS_LEN, nanos - nanos % TIMESTAMP_GRANULARITY_NS);
   return timestamp;
+}
+
+/**
+ * The time to stamp: the wall clock, but never slower than boot time. A peer
+ * refuses a timestamp that is not greater than the last, so a clock that is set
+ * back, or that a machine without a battery lost, must not show in them.
+ */
+export class Timestamps {
+  #lastMs: number;
+  #lastBootMs = Infinity;
+
+  /** @param floorMs no timestamp before it */
+  constructor(floorMs = -Infinity) {
+    this.#lastMs = floorMs;
+  }
+
+  /** Time for a timestamp, in ms since the epoch, at a wall clock and boot time. */
+  at(wallMs: number, bootMs: number): number {
+    const passedMs = Math.max(0, bootMs - this.#lastBootMs);
+    this.#lastMs = Math.max(wallMs, this.#lastMs + passedMs);
+    this.#lastBootMs = bootMs;
+    return this.#lastMs;
+  }
 }
 
 /** Negative, zero or positive as `a` is before, at or after `b`: bytewise, as the kernel. */

@@ -61,12 +61,26 @@ const DEADLINES = [
   SESSION.ZERO_KEY_AT_F64,
 ] as const;
 
+/** What an expiry costs of what is done at once (lib/wheel), in expiries. */
+const INITIATION_COST = 64;
+
+/**
+ * Persistent keepalives begun in a second: more are spread over the seconds to
+ * come, so that neither they nor those of the intervals after fall together.
+ */
+const KEEPALIVES_PER_SECOND = 20_000;
+const KEEPALIVES_AT_ONCE_MS = 50;
+
 /** Timers of all peers of a device. */
 export class Timers {
   readonly #arena: Arena;
   readonly #actions: TimerActions;
   readonly #random: () => number;
   readonly #wheel: Wheel;
+  /** Initiations of the present visit. */
+  #initiations = 0;
+  /** When the next persistent keepalive may begin. */
+  #keepaliveMs = 0;
 
   /** @param random uniform in [0, 1) */
   constructor(
@@ -159,6 +173,23 @@ export class Timers {
     );
   }
 
+  /**
+   * Called when the interval was turned on, or the interface came up with it.
+   *
+   * @returns whether a keepalive is to be sent now; else it will be
+   */
+  persistentKeepaliveStarted(session: number, nowMs: number): boolean {
+    this.persistentKeepaliveChanged(session, nowMs);
+    const startMs = Math.max(nowMs, this.#keepaliveMs);
+    this.#keepaliveMs = startMs + 1000 / KEEPALIVES_PER_SECOND;
+    if (startMs - nowMs < KEEPALIVES_AT_ONCE_MS) return true;
+    const word = this.#arena.session(session) + SESSION.PERSISTENT_AT_F64;
+    if (startMs < this.#arena.getF64(word)) {
+      this.#arm(session, SESSION.PERSISTENT_AT_F64, startMs);
+    }
+    return false;
+  }
+
   /** Cancels all timers of a session that ends or whose interface goes down. */
   stop(session: number): void {
     const { i32 } = this.#arena;
@@ -179,9 +210,17 @@ export class Timers {
     return DEADLINES.some((field) => this.#arena.getF64(at + field) !== 0);
   }
 
-  /** Runs the actions of all timers that expired by `nowMs`. */
-  run(nowMs: number): void {
-    this.#wheel.advance(nowMs, (session) => this.#expire(session, nowMs));
+  /**
+   * Runs the actions of timers that expired by `nowMs`: a few milliseconds' worth.
+   *
+   * @returns whether there are more
+   */
+  run(nowMs: number): boolean {
+    return this.#wheel.advance(nowMs, (session) => {
+      this.#initiations = 0;
+      this.#expire(session, nowMs);
+      return 1 + INITIATION_COST * this.#initiations;
+    });
   }
 
   #expire(session: number, nowMs: number): void {
@@ -233,6 +272,7 @@ export class Timers {
     }
     i32[at + SESSION.ATTEMPTS]++;
     clearSource(this.#arena, peerWord);
+    this.#initiations++;
     this.#actions.sendInitiation(peer, true);
   }
 
@@ -249,6 +289,7 @@ export class Timers {
     }
     i32[peerWord + PEER.RX_SEQ_CONTROL]++;
     clearSource(this.#arena, peerWord);
+    this.#initiations++;
     this.#actions.sendInitiation(peer, false);
   }
 

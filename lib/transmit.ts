@@ -25,6 +25,11 @@ import { CHAIN, PEER } from "./records.ts";
 /** Most datagrams and bytes of one message with UDP_SEGMENT (Linux: 64, 65,507). */
 const GROUP_MAX = 64;
 const GROUP_BYTES_MAX = 65_507;
+/**
+ * AEAD_USER of a packet's descriptor: bytes before padding, and the ECN of its
+ * datagram from this bit on.
+ */
+export const USER_ECN_SHIFT = 24;
 
 /** What is told of chains on their way out. */
 export interface TransmitHooks {
@@ -106,9 +111,11 @@ export class Transmit {
     }
     const size = u32[first + AEAD_LENGTH] + DATA_OVERHEAD;
     const m = sender.count;
-    sender.add(u32[first + AEAD_DATA] - DATA.end, size, 0);
-    let bytes = size;
+    // An empty packet has no ECN: whether there is data shows in the whole word.
     let data = u32[first + AEAD_USER];
+    const ecn = data >>> USER_ECN_SHIFT;
+    sender.add(u32[first + AEAD_DATA] - DATA.end, size, ecn);
+    let bytes = size;
     let count = 1;
     if (sender.segments) {
       for (let last = size; last === size && i + count < n; count++) {
@@ -117,7 +124,8 @@ export class Transmit {
         if (
           count === GROUP_MAX || last > size ||
           bytes + last > GROUP_BYTES_MAX ||
-          u32[d + AEAD_OK] !== AEAD_DONE
+          u32[d + AEAD_OK] !== AEAD_DONE ||
+          u32[d + AEAD_USER] >>> USER_ECN_SHIFT !== ecn
         ) break;
         sender.append(u32[d + AEAD_DATA] - DATA.end, last);
         bytes += last;

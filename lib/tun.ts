@@ -8,6 +8,7 @@ import { type Arena, HEADER } from "./arena.ts";
 import { MERGE_MAX } from "./coalesce.ts";
 import type { TunOffloads, TunPort, VectorWriter } from "./io.ts";
 import { VNET_HEADER } from "./segments.ts";
+import { closeDescriptor, opened } from "./sys/descriptors.ts";
 import { check, cString, ERRNO, errno, libc, SysError } from "./sys/libc.ts";
 import { ArenaMemory, IOVEC_BYTES } from "./sys/memory.ts";
 
@@ -19,6 +20,7 @@ const F_SETFL = 4;
 const TUNSETIFF = 0x400454ca;
 const TUNGETIFF = 0x800454d2;
 const TUNSETOFFLOAD = 0x400454d0;
+const TUNSETCARRIER = 0x400454e2;
 const TUNSETVNETHDRSZ = 0x400454d8;
 const IFF_TUN = 0x0001;
 const IFF_NO_PI = 0x1000;
@@ -42,9 +44,6 @@ export interface TunHandle {
   /** Undefined where packets come without vnet headers. */
   readonly offloads: TunOffloads | undefined;
 }
-
-/** Most queues of an interface. */
-export const QUEUES_MAX = 16;
 
 /** Why an interface cannot be created, in words for its user. */
 export class TunError extends Error {
@@ -80,7 +79,7 @@ export function createTun(
 
 /** Closes all queues; the interface goes with the last. */
 export function closeTun({ fds }: Pick<TunHandle, "fds">): void {
-  for (const fd of fds) libc().close(fd);
+  for (const fd of fds) closeDescriptor(fd);
 }
 
 function openQueues(
@@ -108,6 +107,7 @@ function openTun(name: string, flags: number): { fd: number; name: string } {
     0,
   );
   if (fd < 0) throw openError(errno());
+  opened(fd, "open /dev/net/tun");
   const ifreq = new Uint8Array(IFREQ_BYTES);
   ifreq.set(new TextEncoder().encode(name).subarray(0, IFNAMSIZ - 1));
   new DataView(ifreq.buffer).setInt16(
@@ -117,7 +117,7 @@ function openTun(name: string, flags: number): { fd: number; name: string } {
   );
   if (c.ioctl(fd, TUNSETIFF, ifreq) < 0) {
     const number = errno();
-    c.close(fd);
+    closeDescriptor(fd);
     throw createError(name, number);
   }
   return { fd, name: ifName(ifreq) };
@@ -133,6 +133,7 @@ export function adoptTun(fd: number, offload = true): TunHandle {
   const c = libc();
   const ifreq = new Uint8Array(IFREQ_BYTES);
   check(c.ioctl(fd, TUNGETIFF, ifreq), `descriptor ${fd} is no TUN interface`);
+  opened(fd, "WG_TUN_FD");
   const flags = check(c.fcntl(fd, F_GETFL, 0), "fcntl");
   check(c.fcntl(fd, F_SETFL, flags | O_NONBLOCK), "fcntl");
   const kind = new DataView(ifreq.buffer).getInt16(IFNAMSIZ, true);
@@ -171,6 +172,12 @@ export function probeOffloads(set: (flags: number) => boolean): TunOffloads {
   // What an earlier owner of the descriptor asked for must not stay on.
   set(0);
   return { tcp: false, udp: false };
+}
+
+/** Says whether the interface has a carrier; without one nothing is sent to it. */
+export function setCarrier(fd: number, carrier: boolean): void {
+  const value = new Int32Array([carrier ? 1 : 0]);
+  check(libc().ioctl(fd, TUNSETCARRIER, value), "set the interface's carrier");
 }
 
 /** The interface's present name, or undefined when it is gone. */

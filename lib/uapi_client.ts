@@ -7,8 +7,10 @@
  */
 import { publicKey } from "./crypto/x25519.ts";
 import { LineSplitter, LineTooLongError, UAPI_ERRNO } from "./uapi_lines.ts";
-import { UapiGetParser } from "./uapi_state.ts";
-import type { DeviceState } from "./uapi_state.ts";
+import { isUnchanged, syncUpdate } from "./sync.ts";
+import { formatSet, UapiGetParser } from "./uapi_state.ts";
+import type { DeviceTarget } from "./sync.ts";
+import type { DeviceState, DeviceUpdate } from "./uapi_state.ts";
 
 /** Where daemons put their sockets. */
 export const UAPI_DIRECTORY = "/var/run/wireguard";
@@ -188,6 +190,34 @@ export async function getDevice(
 }
 
 /**
+ * What a daemon of wgd counts: its live objects and what it dropped, by name.
+ *
+ * @throws {UapiError} EPROTO from a daemon that is not wgd
+ */
+export async function getStats(
+  name: string,
+  options: UapiClientOptions = {},
+): Promise<ReadonlyMap<string, number>> {
+  const doing = `Unable to get the counters of ${name}`;
+  const stats = new Map<string, number>();
+  let errno: number | undefined;
+  try {
+    using conn = await connect(name, options);
+    await send(conn, ["get=stats\n\n"]);
+    for await (const line of receive(conn)) {
+      const match = /^([a-zA-Z0-9_.]+)=(\d+)$/.exec(line);
+      if (match === null) break;
+      if (match[1] === "errno") errno = Number(match[2]);
+      else stats.set(match[1], Number(match[2]));
+    }
+  } catch (error) {
+    throw asUapiError(error, doing);
+  }
+  if (errno !== 0) throw new UapiError(errno ?? UAPI_ERRNO.EPROTO, doing);
+  return stats;
+}
+
+/**
  * Sends a `set=1` request, whole as formatSet makes it, in one piece or many.
  *
  * @throws {UapiError} what was applied before the error stays applied
@@ -212,4 +242,35 @@ export async function setDevice(
     throw asUapiError(error, doing);
   }
   if (errno !== 0) throw new UapiError(errno, doing);
+}
+
+/**
+ * Makes a device the one that is wanted by what differs alone; see lib/sync.
+ *
+ * @returns what was sent
+ * @throws {UapiError} what was applied before the error stays applied
+ */
+export async function syncDevice(
+  name: string,
+  target: DeviceTarget,
+  options: UapiClientOptions = {},
+): Promise<DeviceUpdate> {
+  const sync = async (incremental: boolean): Promise<DeviceUpdate> => {
+    const state = await getDevice(name, options);
+    const update = syncUpdate(state, target, { incremental });
+    if (!isUnchanged(update)) {
+      await setDevice(name, formatSet(update), options);
+    }
+    return update;
+  };
+  try {
+    return await sync(true);
+  } catch (error) {
+    if (!(error instanceof UapiError) || error.errno !== UAPI_ERRNO.EINVAL) {
+      throw error;
+    }
+    // An older daemon, which has applied all before the first removal of an
+    // allowed IP: what is left is told in its words.
+    return await sync(false);
+  }
 }

@@ -5,8 +5,19 @@
  * @module
  */
 import type { Control } from "./control.ts";
-import { cString, ERRNO, errno, libc, SysError } from "./sys/libc.ts";
-import type { UapiEndpoint, UapiSink, UapiSource } from "./uapi.ts";
+import { fromHex, toHex } from "./crypto/bytes.ts";
+import { formatSocketAddress, parseEndpoint } from "./ip.ts";
+import type { SocketAddress } from "./ip.ts";
+import { REJECT_AFTER_TIME_MS } from "./messages.ts";
+import { type PeerProgress, PendingEndpoints } from "./pending.ts";
+import { resolveAddresses } from "./resolve.ts";
+import { cString, ERRNO, errno, libc, SysError, wallMs } from "./sys/libc.ts";
+import type {
+  UapiEndpoint,
+  UapiPeerWalk,
+  UapiSink,
+  UapiSource,
+} from "./uapi.ts";
 
 const IF_NAMESIZE = 16;
 
@@ -22,22 +33,107 @@ export interface SocketSettings {
   setFwmark(mark: number): void;
 }
 
+/** What looking up names of endpoints needs of the device. */
+export interface NameOptions {
+  /** Called when a peer got an endpoint: control has work. */
+  readonly wake: () => void;
+  /** Gets a line about a name that has no address, or at last has one. */
+  readonly log: (line: string) => void;
+}
+
+/** What a device counts. */
+export interface StatsSource {
+  /** Live objects, by kind. */
+  objects(): object;
+  /** What was dropped, by reason. */
+  counters(): Readonly<Record<string, number>>;
+}
+
 /** Both directions of the configuration protocol for one device. */
 export class UapiDevice implements UapiSink, UapiSource {
   readonly #control: Control;
   readonly #sockets: SocketSettings;
+  readonly #names: PendingEndpoints;
+  readonly #stats: StatsSource;
 
-  constructor(control: Control, sockets: SocketSettings) {
+  constructor(
+    control: Control,
+    sockets: SocketSettings,
+    stats: StatsSource,
+    names: NameOptions,
+  ) {
+    this.#stats = stats;
     this.#control = control;
     this.#sockets = sockets;
+    this.#names = new PendingEndpoints({
+      resolve: (endpoint) => resolveAddresses(endpoint),
+      progress: (key) => this.#progress(key),
+      setEndpoint: (key, to) => {
+        this.#setResolved(key, to);
+        names.wake();
+      },
+      schedule: (then, ms) => {
+        const timer = setTimeout(then, ms);
+        return () => clearTimeout(timer);
+      },
+      log: names.log,
+    });
+  }
+
+  /** Looks no names up any more. */
+  close(): void {
+    this.#names.close();
+  }
+
+  // ---- names of endpoints -------------------------------------------------
+
+  setEndpointName(peer: number, name: string): number {
+    const endpoint = parseEndpoint(name);
+    if (endpoint === null) return ERRNO.EINVAL;
+    this.#names.add(toHex(this.publicKey(peer)), endpoint);
+    return 0;
+  }
+
+  endpointName(peer: number): string | undefined {
+    if (this.#names.size === 0) return undefined;
+    return this.#names.nameOf(toHex(this.publicKey(peer)));
+  }
+
+  #find(key: string): number {
+    const publicKey = fromHex(key);
+    return publicKey === null ? 0 : this.findPeer(publicKey);
+  }
+
+  #progress(key: string): PeerProgress | undefined {
+    const peer = this.#find(key);
+    if (peer === 0) return undefined;
+    const endpoint = this.endpoint(peer);
+    return {
+      endpoint: endpoint && formatSocketAddress({
+        ...endpoint,
+        scope: endpoint.scope === 0 ? "" : String(endpoint.scope),
+      }),
+      isConnected: wallMs() - this.lastHandshakeMs(peer) < REJECT_AFTER_TIME_MS,
+      txBytes: this.txBytes(peer),
+    };
+  }
+
+  #setResolved(key: string, { address, port, scope }: SocketAddress): void {
+    const peer = this.#find(key);
+    if (peer === 0) return;
+    this.#control.setEndpoint(peer, address, port, Number(scope));
+    this.#control.peerDone(peer);
+  }
+
+  #forgetName(peer: number): void {
+    if (this.#names.size > 0) this.#names.cancel(toHex(this.publicKey(peer)));
   }
 
   // ---- set ----------------------------------------------------------------
 
-  setPrivateKey(key: Uint8Array): number {
+  setPrivateKey(key: Uint8Array): number | Promise<number> {
     const none = key.every((byte) => byte === 0);
-    this.#control.setPrivateKey(none ? null : key);
-    return 0;
+    return this.#control.setPrivateKey(none ? null : key)?.then(() => 0) ?? 0;
   }
 
   async setListenPort(port: number): Promise<number> {
@@ -58,8 +154,13 @@ export class UapiDevice implements UapiSink, UapiSource {
     }
   }
 
-  replacePeers(): void {
-    this.#control.removeAllPeers();
+  settled(): Promise<void> | undefined {
+    return this.#control.settled();
+  }
+
+  replacePeers(): Promise<void> | undefined {
+    this.#names.close();
+    return this.#control.removeAllPeers();
   }
 
   findPeer(publicKey: Uint8Array): number {
@@ -71,8 +172,9 @@ export class UapiDevice implements UapiSink, UapiSource {
     return peer < 0 ? -ERRNO.ENOMEM : peer;
   }
 
-  removePeer(peer: number): void {
-    this.#control.removePeer(peer);
+  removePeer(peer: number): Promise<void> | undefined {
+    this.#forgetName(peer);
+    return this.#control.removePeer(peer);
   }
 
   setPresharedKey(peer: number, key: Uint8Array): void {
@@ -85,6 +187,7 @@ export class UapiDevice implements UapiSink, UapiSource {
     port: number,
     scopeId: number,
   ): number {
+    this.#forgetName(peer);
     this.#control.setEndpoint(peer, address, port, scopeId);
     return 0;
   }
@@ -93,8 +196,8 @@ export class UapiDevice implements UapiSink, UapiSource {
     this.#control.setPersistentKeepalive(peer, seconds);
   }
 
-  replaceAllowedIps(peer: number): void {
-    this.#control.allowedIps.removeByPeer(peer);
+  replaceAllowedIps(peer: number): Promise<void> | undefined {
+    return this.#control.removeAllowedIps(peer);
   }
 
   addAllowedIp(peer: number, address: Uint8Array, cidr: number): number {
@@ -129,8 +232,8 @@ export class UapiDevice implements UapiSink, UapiSource {
     return this.#sockets.fwmark;
   }
 
-  nextPeer(peer: number): number {
-    return this.#control.peers.next(peer);
+  walk(): UapiPeerWalk {
+    return this.#control.peers.walk();
   }
 
   publicKey(peer: number): Uint8Array {
@@ -175,6 +278,13 @@ export class UapiDevice implements UapiSink, UapiSource {
       const length = allowedIps.prefixOf(node, prefix);
       visit(prefix.subarray(0, length), allowedIps.cidrOf(node));
     }
+  }
+
+  *stats(): Generator<readonly [string, number]> {
+    for (const [name, count] of Object.entries(this.#stats.objects())) {
+      yield [`objects.${name}`, count];
+    }
+    yield* Object.entries(this.#stats.counters());
   }
 
   scopeName(id: number): string {

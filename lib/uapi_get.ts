@@ -7,6 +7,8 @@
 import { toHex } from "./crypto/bytes.ts";
 import { formatCidr, formatSocketAddress } from "./ip.ts";
 
+/** What stands for no preshared key. */
+const NO_KEY = "0".repeat(64);
 /** Pieces are yielded once they are about this long. */
 const CHUNK_LENGTH = 32 * 1024;
 
@@ -18,6 +20,14 @@ export interface UapiEndpoint {
   readonly port: number;
   /** Index of an interface, for link-local addresses; or 0. */
   readonly scope: number;
+}
+
+/** A walk over the peers of a device, which may change meanwhile. */
+export interface UapiPeerWalk extends Disposable {
+  /** Handle of the present peer; 0 after the last. It goes on when it is removed. */
+  readonly peer: number;
+  /** Goes on to the next. */
+  advance(): void;
 }
 
 /**
@@ -32,17 +42,16 @@ export interface UapiSource {
   listenPort(): number;
   /** 0: none. */
   fwmark(): number;
-  /**
-   * The handle of the peer after `peer`, of the first for 0; 0 after the last.
-   * `peer` may have been removed since it was returned.
-   */
-  nextPeer(peer: number): number;
+  /** Begins a walk over the peers that there are now. */
+  walk(): UapiPeerWalk;
   /** 32 bytes. */
   publicKey(peer: number): Uint8Array;
   /** 32 bytes, all zeros if there is none. */
   presharedKey(peer: number): Uint8Array;
   /** Undefined if none is known. */
   endpoint(peer: number): UapiEndpoint | undefined;
+  /** `host:port` that is to be looked up for an endpoint, while it has none. */
+  endpointName?(peer: number): string | undefined;
   /** Wall clock in milliseconds since 1970; 0: never. */
   lastHandshakeMs(peer: number): number;
   /** Bytes sent, of WireGuard messages. */
@@ -58,6 +67,8 @@ export interface UapiSource {
   ): void;
   /** The name of the interface of this index, or the index in decimal. */
   scopeName(id: number): string;
+  /** Live objects and what was dropped, by name. */
+  stats(): Iterable<readonly [string, number]>;
 }
 
 function peerHead(source: UapiSource, peer: number): string {
@@ -65,8 +76,11 @@ function peerHead(source: UapiSource, peer: number): string {
   const handshakeMs = source.lastHandshakeMs(peer);
   const seconds = Math.floor(handshakeMs / 1000);
   const nanoseconds = Math.floor((handshakeMs - seconds * 1000) * 1e6);
+  const presharedKey = source.presharedKey(peer);
   let text = `public_key=${toHex(source.publicKey(peer))}\n` +
-    `preshared_key=${toHex(source.presharedKey(peer))}\n` +
+    `preshared_key=${
+      presharedKey.some((byte) => byte !== 0) ? toHex(presharedKey) : NO_KEY
+    }\n` +
     "protocol_version=1\n";
   if (endpoint) {
     const { address, port, scope } = endpoint;
@@ -75,6 +89,8 @@ function peerHead(source: UapiSource, peer: number): string {
       formatSocketAddress({ address, port, scope: scopeName })
     }\n`;
   }
+  const endpointName = source.endpointName?.(peer);
+  if (endpointName) text += `endpoint_name=${endpointName}\n`;
   return text + `last_handshake_time_sec=${seconds}\n` +
     `last_handshake_time_nsec=${nanoseconds}\n` +
     `tx_bytes=${source.txBytes(peer)}\nrx_bytes=${source.rxBytes(peer)}\n` +
@@ -98,13 +114,11 @@ export function* formatGet(source: UapiSource): Generator<string> {
     full.push(text);
     text = "";
   };
-  for (
-    let peer = source.nextPeer(0);
-    peer !== 0;
-    peer = source.nextPeer(peer)
-  ) {
+  using walk = source.walk();
+  for (let peer; (peer = walk.peer) !== 0;) {
     text += peerHead(source, peer);
     source.allowedIps(peer, addAllowedIp);
+    walk.advance();
     yield* full;
     full.length = 0;
     if (text.length >= CHUNK_LENGTH) {
@@ -113,4 +127,11 @@ export function* formatGet(source: UapiSource): Generator<string> {
     }
   }
   yield text + "errno=0\n\n";
+}
+
+/** The answer to `get=stats`. */
+export function formatStats(source: UapiSource): string {
+  let text = "";
+  for (const [name, value] of source.stats()) text += `${name}=${value}\n`;
+  return text + "errno=0\n\n";
 }

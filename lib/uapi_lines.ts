@@ -8,6 +8,11 @@
 /** No line of the protocol is longer; the longest has about 120 bytes. */
 export const UAPI_LINE_MAX = 4096;
 
+/**
+ * No request is longer: room for a million peers with some allowed IPs each.
+ */
+export const UAPI_REQUEST_MAX_BYTES = 2 ** 30;
+
 /** The error numbers (Linux) that the protocol carries. */
 export const UAPI_ERRNO = {
   EIO: 5,

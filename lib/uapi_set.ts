@@ -20,14 +20,22 @@ const { EINVAL, EPROTO } = UAPI_ERRNO;
  * time of the call: copy what is to be kept.
  */
 export interface UapiSink {
-  /** All zeros: no key. Removes the peer whose key is the new public key. */
-  setPrivateKey(key: Uint8Array): number;
+  /**
+   * Resolves when no change of many peers is under way; undefined if none is.
+   * Such changes are done in slices; a request waits before it goes on.
+   */
+  settled(): Promise<void> | undefined;
+  /**
+   * All zeros: no key. Removes the peer whose key is the new public key. The key
+   * is lent for the time of the call, not until the promise resolves.
+   */
+  setPrivateKey(key: Uint8Array): number | Promise<number>;
   /** 0: any port. */
   setListenPort(port: number): number | Promise<number>;
   /** 0: no mark; must not fail then. */
   setFwmark(mark: number): number | Promise<number>;
-  /** Removes all peers. */
-  replacePeers(): void;
+  /** Removes all peers; resolves when they are gone. */
+  replacePeers(): Promise<void> | undefined;
   /** The handle of a peer, above 0; 0 if there is none of this key. */
   findPeer(publicKey: Uint8Array): number;
   /**
@@ -37,8 +45,8 @@ export interface UapiSink {
    * public key); or a negative errno
    */
   createPeer(publicKey: Uint8Array): number;
-  /** Removes a peer; its handle is not used again. */
-  removePeer(peer: number): void;
+  /** Removes a peer; resolves when it is gone. */
+  removePeer(peer: number): Promise<void> | undefined;
   /** All zeros: no preshared key. */
   setPresharedKey(peer: number, key: Uint8Array): void;
   /** `address` has 4 or 16 bytes; `scopeId` is 0 where there is none. */
@@ -48,10 +56,15 @@ export interface UapiSink {
     port: number,
     scopeId: number,
   ): number;
+  /**
+   * The peer is at `name`, `host:port`, which the device looks up: an extension
+   * of wgd. Absent: it cannot.
+   */
+  setEndpointName?(peer: number, name: string): number;
   /** 0: off. */
   setPersistentKeepalive(peer: number, seconds: number): void;
-  /** Removes all allowed IPs of a peer. */
-  replaceAllowedIps(peer: number): void;
+  /** Removes all allowed IPs of a peer; resolves when they are gone. */
+  replaceAllowedIps(peer: number): Promise<void> | undefined;
   /** Host bits may be set; the device masks them. */
   addAllowedIp(peer: number, address: Uint8Array, cidr: number): number;
   /** Does nothing unless the peer has exactly this one. */
@@ -215,14 +228,17 @@ export class UapiSetParser {
       }
       case "replace_peers":
         if (!isTrue(text, start)) return EINVAL;
-        this.#sink.replacePeers();
-        return 0;
+        return later(this.#sink.replacePeers());
       default:
         return EINVAL;
     }
   }
 
-  #peerLine(key: string, text: string, start: number): number {
+  #peerLine(
+    key: string,
+    text: string,
+    start: number,
+  ): number | Promise<number> {
     switch (key) {
       case "update_only":
         return isTrue(text, start) ? this.#updateOnly() : EINVAL;
@@ -246,6 +262,10 @@ export class UapiSetParser {
         }
       case "endpoint":
         return this.#endpoint(text, start);
+      case "endpoint_name":
+        if (this.#sink.setEndpointName === undefined) return EINVAL;
+        if (this.#peer === 0) return 0;
+        return this.#sink.setEndpointName(this.#peer, text.slice(start));
       case "persistent_keepalive_interval": {
         const seconds = parseDecimal(text, KEEPALIVE_MAX, start);
         if (seconds < 0) return EINVAL;
@@ -256,8 +276,8 @@ export class UapiSetParser {
       }
       case "replace_allowed_ips":
         if (!isTrue(text, start)) return EINVAL;
-        if (this.#peer !== 0) this.#sink.replaceAllowedIps(this.#peer);
-        return 0;
+        if (this.#peer === 0) return 0;
+        return later(this.#sink.replaceAllowedIps(this.#peer));
       case "allowed_ip":
         return this.#allowedIp(text, start);
       default:
@@ -265,22 +285,22 @@ export class UapiSetParser {
     }
   }
 
-  #updateOnly(): number {
+  #updateOnly(): number | Promise<number> {
     if (this.#isPending) {
       this.#isPending = false;
       this.#peer = this.#sink.findPeer(this.#publicKey);
-    } else if (this.#isCreated) this.#remove();
+    } else if (this.#isCreated) return this.#remove();
     return 0;
   }
 
-  #remove(): number {
+  #remove(): number | Promise<number> {
     if (this.#isPending) {
       this.#isPending = false;
       this.#peer = this.#sink.findPeer(this.#publicKey);
     }
-    if (this.#peer !== 0) this.#sink.removePeer(this.#peer);
+    const peer = this.#peer;
     this.#peer = 0;
-    return 0;
+    return peer === 0 ? 0 : later(this.#sink.removePeer(peer));
   }
 
   /** Reads `a.b.c.d:port`, `[v6]:port` or `[v6%scope]:port`. */
@@ -334,6 +354,11 @@ export class UapiSetParser {
         return null;
     }
   }
+}
+
+/** 0, when what was begun is done. */
+function later(done: Promise<void> | undefined): number | Promise<number> {
+  return done === undefined ? 0 : done.then(() => 0);
 }
 
 function isTrue(text: string, start: number): boolean {

@@ -30,6 +30,8 @@ export interface PeerState {
   presharedKey?: Uint8Array;
   /** Undefined if none is known. */
   endpoint?: SocketAddress;
+  /** `host:port` that wgd's daemon looks up for an endpoint. */
+  endpointName?: string;
   /** In the order of the daemon. */
   readonly allowedIps: Cidr[];
   /** Seconds since 1970; 0: never. */
@@ -160,6 +162,9 @@ function readPeerLine(peer: PeerState, key: string, value: string): boolean {
       if (endpoint) peer.endpoint = endpoint;
       return endpoint !== null;
     }
+    case "endpoint_name":
+      peer.endpointName = value;
+      return true;
     case "allowed_ip": {
       const cidr = value.includes("/") ? parseCidr(value) : null;
       if (cidr) peer.allowedIps.push(cidr);
@@ -190,6 +195,15 @@ function readPeerLine(peer: PeerState, key: string, value: string): boolean {
   }
 }
 
+/** An allowed IP to add or remove. */
+export interface AllowedIpUpdate extends Cidr {
+  /**
+   * Takes it from the peer, if the peer has exactly this one. Daemons of before
+   * 2025 do not know this and answer EINVAL.
+   */
+  readonly remove?: boolean;
+}
+
 /** What a `set=1` request changes of a peer. What is undefined stays. */
 export interface PeerUpdate {
   /** 32 bytes. */
@@ -202,12 +216,14 @@ export interface PeerUpdate {
   readonly presharedKey?: Uint8Array;
   /** Where the peer is reached. */
   readonly endpoint?: SocketAddress;
+  /** `host:port` that the daemon is to look up; only wgd's knows how. */
+  readonly endpointName?: string;
   /** Seconds; 0: off. */
   readonly persistentKeepalive?: number;
   /** Removes those that the peer has, before `allowedIps` are added. */
   readonly replaceAllowedIps?: boolean;
-  /** Allowed IPs to add. */
-  readonly allowedIps?: readonly Cidr[];
+  /** Allowed IPs to add or remove, applied in this order. */
+  readonly allowedIps?: readonly AllowedIpUpdate[];
 }
 
 /** What a `set=1` request changes. What is undefined stays. */
@@ -234,12 +250,13 @@ function formatPeer(peer: PeerUpdate): string {
   if (peer.endpoint) {
     text += `endpoint=${formatSocketAddress(peer.endpoint)}\n`;
   }
+  if (peer.endpointName) text += `endpoint_name=${peer.endpointName}\n`;
   if (peer.persistentKeepalive !== undefined) {
     text += `persistent_keepalive_interval=${peer.persistentKeepalive}\n`;
   }
   if (peer.replaceAllowedIps) text += "replace_allowed_ips=true\n";
   for (const cidr of peer.allowedIps ?? []) {
-    text += `allowed_ip=${formatCidr(cidr)}\n`;
+    text += `allowed_ip=${cidr.remove ? "-" : ""}${formatCidr(cidr)}\n`;
   }
   return text;
 }

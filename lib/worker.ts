@@ -7,6 +7,7 @@
  */
 import { Arena, type ArenaLimits, HEADER } from "./arena.ts";
 import { type ChosenAead, createDataAead } from "./aead_choice.ts";
+import { dropWorkerRights } from "./harden.ts";
 import { Lane } from "./lane.ts";
 import { Loop, type LoopOptions } from "./loop.ts";
 import { Waker } from "./queueing.ts";
@@ -20,6 +21,7 @@ export interface LaneOptions {
   /** Its number, from 0. */
   readonly lane: number;
   readonly crypto: ChosenAead;
+  readonly harden?: boolean;
   /** Wake the workers that deliver chains. */
   readonly outboundFd: number;
   readonly inboundFd: number;
@@ -63,6 +65,8 @@ function makeLane(options: LaneOptions): Lane {
 scope.onmessage = ({ data }): void => {
   try {
     const loop = data.role === "lane" ? makeLane(data) : new Loop(data);
+    // Its code is loaded, and what it works on is open.
+    if (data.harden) dropWorkerRights();
     scope.postMessage({ state: "ready" });
     loop.run();
     scope.postMessage({ state: "done" });

@@ -4,11 +4,12 @@
  *
  * @module
  */
-import { type Arena, HEADER, LANES_MAX, THREAD_CONTROL } from "./arena.ts";
+import { type Arena, HEADER, THREAD_CONTROL } from "./arena.ts";
 import { COUNT, Counters } from "./counters.ts";
 import { createDataAead } from "./aead_choice.ts";
 import { finishDeadLane, wakeAllLanes } from "./lane.ts";
 import type { Log } from "./log.ts";
+import { LANES_MAX } from "./messages.ts";
 import { Waker } from "./queueing.ts";
 import { signalEvent } from "./sys/libc.ts";
 import type { LaneOptions, WorkerOptions, WorkerReport } from "./worker.ts";
@@ -74,6 +75,7 @@ export class Lanes {
   readonly #log: Log;
   readonly #counters: Counters;
   readonly #lives: WorkerLife[] = [];
+  #running = 0;
   readonly #timers = new Set<ReturnType<typeof setTimeout>>();
 
   constructor(arena: Arena, options: () => LanesOptions, log: Log) {
@@ -88,6 +90,11 @@ export class Lanes {
     for (let lane = 0; lane < Math.min(count, LANES_MAX); lane++) {
       this.#startLane(lane);
     }
+  }
+
+  /** Lanes that run. */
+  get count(): number {
+    return this.#running;
   }
 
   /** Resolves when all have ended, after HEADER.RUNNING was cleared. */
@@ -105,6 +112,8 @@ export class Lanes {
       () => ({ role: "lane", limits, memory, lane, ...this.#options() }),
       (reason) => this.#failed(lane, reason, performance.now() - startedMs),
     );
+    this.#running++;
+    this.#lives[lane].ended.then(() => void this.#running--);
   }
 
   /** Finishes what the lane was at, and starts another in its place. */

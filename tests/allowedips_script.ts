@@ -12,6 +12,8 @@ import { SeededRandom } from "../lib/selftest/random.ts";
 export type Update = Prefix & { readonly kind: "insert" | "remove" };
 
 const CHAIN_PEERS = 256;
+/** Owners of single addresses: from here on. */
+const HOST_PEERS = 400;
 /** Updates of a script, at least. */
 export const UPDATES = 900;
 
@@ -36,9 +38,14 @@ function flip(address: Uint8Array, bit: number): Uint8Array {
  * bit of the main address makes the way to it long, over nodes that come and go
  * with their prefix and nodes that stay; on it, few prefixes come,
  * go and change hands, so that an old owner met above and a removal missed below
- * give an answer that was never right.
+ * give an answer that was never right. Single addresses come, go and change hands
+ * as well.
  */
-function script(main: Uint8Array, random: SeededRandom): Update[] {
+function script(
+  addresses: readonly Uint8Array[],
+  random: SeededRandom,
+): Update[] {
+  const [main] = addresses;
   const bits = 8 * main.length;
   const updates: Update[] = [];
   const list = new LinearList();
@@ -53,6 +60,16 @@ function script(main: Uint8Array, random: SeededRandom): Update[] {
     cidr: bit + 1,
     peer: CHAIN_PEERS + bit,
   });
+  const changeHost = (): void => {
+    const address = addresses[random.below(addresses.length)];
+    const there = list.prefixes.find((one) =>
+      one.cidr === bits && one.peer >= HOST_PEERS &&
+      one.address.every((byte, i) => byte === address[i])
+    );
+    const peer = HOST_PEERS + random.below(100);
+    if (there && random.below(2) === 0) add({ ...there, kind: "remove" });
+    else add({ kind: "insert", address, cidr: bits, peer });
+  };
   for (let bit = 0; bit < bits; bit += 2) {
     add({ kind: "insert", ...sibling(bit) });
   }
@@ -60,8 +77,9 @@ function script(main: Uint8Array, random: SeededRandom): Update[] {
     const chain = list.prefixes.filter(({ peer }) => peer < CHAIN_PEERS);
     const some = chain[random.below(chain.length)];
     const peer = 1 + random.below(CHAIN_PEERS - 1);
-    const kind = random.below(10);
-    if (kind < 2) {
+    const kind = random.below(14);
+    if (kind >= 10) changeHost();
+    else if (kind < 2) {
       const bit = 2 * random.below(bits / 2);
       const prefix = sibling(bit);
       const there = list.prefixes.some((one) => one.peer === prefix.peer);
@@ -115,7 +133,7 @@ export class Player {
   constructor(bytes: number, table: AllowedIps, grace: Grace) {
     const random = new SeededRandom(bytes);
     this.addresses = nest(bytes, random);
-    this.updates = script(this.addresses[0], random);
+    this.updates = script(this.addresses, random);
     this.answers = answersOf(this.updates, this.addresses);
     this.#table = table;
     this.#grace = grace;

@@ -65,6 +65,7 @@ Deno.test("packets that differ in what matters are not merged", () => {
     "ECE": (p) => p[33] |= 0x40,
     "CWR": (p) => p[33] |= 0x80,
     "fragment": (p) => p[6] |= 0x20,
+    "DF": (p) => p[6] ^= 0x40,
   };
   for (const [what, change] of Object.entries(changes)) {
     const packets = split(superPacket(new Random(3), shape));
@@ -76,6 +77,28 @@ Deno.test("packets that differ in what matters are not merged", () => {
       written.flatMap((packet) => [...packet.subarray(VNET_HEADER)]).length,
       packets.reduce((sum, packet) => sum + packet.length, 0),
     );
+  }
+});
+
+Deno.test("packets that differ in their IPv6 header are not merged", () => {
+  const changes: Record<string, (packet: Uint8Array) => void> = {
+    "class or ECN": (p) => p[1] ^= 0x10,
+    "flow label": (p) => p[3] ^= 1,
+    "hop limit": (p) => p[7] ^= 1,
+    "source": (p) => p[23] ^= 1,
+    "destination": (p) => p[39] ^= 1,
+  };
+  for (const tcp of [true, false]) {
+    for (const [what, change] of Object.entries(changes)) {
+      const packets = flowOf(1, 2, { v4: false, tcp });
+      change(packets[1]);
+      const field = tcp ? 56 : 46;
+      be16(packets[1], field, 0);
+      be16(packets[1], field, transportChecksum(packets[1]));
+      const { written } = merge(packets);
+      assertEquals(delivered(written), packets);
+      assertEquals(written.length, 2, `${what} was merged`);
+    }
   }
 });
 
@@ -383,4 +406,23 @@ Deno.test("of the offloads, what the kernel refuses is not used", () => {
     assertEquals(probeOffloads(set), offloads);
     assertEquals(on, has);
   }
+});
+
+Deno.test("TCP headers that are too short are not merged", () => {
+  const packets = flowOf(1, 4).map((packet) => {
+    packet[32] = 0x40;
+    return resized(packet);
+  });
+  assertEquals(merge(packets).written.length, 4);
+});
+
+Deno.test("UDP without a checksum is not merged, even if zero would be right", () => {
+  const packets = flowOf(1, 4, { tcp: false }).map((packet) => {
+    be16(packet, 26, 0);
+    be16(packet, 28, 0);
+    be16(packet, 28, transportChecksum(packet));
+    assertEquals(transportChecksum(packet), 0);
+    return packet;
+  });
+  assertEquals(merge(packets).written.length, 4);
 });

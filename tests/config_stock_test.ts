@@ -3,93 +3,15 @@
  * file, on a device in memory, is what our parser makes of it.
  */
 import { assert, assertEquals } from "@std/assert";
-import { ConfigErrors, parseConfig } from "../lib/config.ts";
-import { encodeKey } from "../lib/crypto/bytes.ts";
-import { formatCidr, formatEndpoint, formatSocketAddress } from "../lib/ip.ts";
 import { randomSource } from "./config_helpers.ts";
-import {
-  FakeDevice,
-  FakeServer,
-  stockWg,
-  uniqueName,
-  whyNoStockWg,
-  WIREGUARD_DIRECTORY,
-} from "./uapi_fake.ts";
-import type { Config } from "../lib/config.ts";
+import { ourState, stockState } from "./config_stock.ts";
+import { whyNoStockWg } from "./uapi_fake.ts";
 
 const SECRET = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
 const PUBLIC_A = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 const PUBLIC_B = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=";
 
 const why = whyNoStockWg();
-
-function stateOfDevice(device: FakeDevice): unknown {
-  return {
-    privateKey: device.secret ? encodeKey(device.secret) : "",
-    listenPort: device.port,
-    fwmark: device.mark,
-    peers: [...device.peersByHandle.values()].map((peer) => ({
-      publicKey: encodeKey(peer.publicKey),
-      presharedKey: encodeKey(peer.presharedKey),
-      endpoint: peer.endpoint
-        ? formatSocketAddress({ ...peer.endpoint, scope: "" })
-        : "",
-      allowedIps: peer.allowedIps.map(formatCidr),
-      keepalive: peer.persistentKeepalive,
-    })),
-  };
-}
-
-/** The state that setconf makes: sections of one peer add up. */
-function stateOfConfig({ interface: device, peers }: Config): unknown {
-  const byKey = new Map<string, Record<string, unknown>>();
-  for (const peer of peers) {
-    const publicKey = encodeKey(peer.publicKey);
-    const before = byKey.get(publicKey) ?? {
-      publicKey,
-      presharedKey: encodeKey(new Uint8Array(32)),
-      endpoint: "",
-      keepalive: 0,
-    };
-    byKey.set(publicKey, {
-      ...before,
-      ...(peer.presharedKey && { presharedKey: encodeKey(peer.presharedKey) }),
-      ...(peer.endpoint && { endpoint: formatEndpoint(peer.endpoint) }),
-      ...(peer.persistentKeepalive !== undefined &&
-        { keepalive: peer.persistentKeepalive }),
-      allowedIps: peer.allowedIps.map(formatCidr),
-    });
-  }
-  return {
-    privateKey: device.privateKey ? encodeKey(device.privateKey) : "",
-    listenPort: device.listenPort ?? 0,
-    fwmark: device.fwmark ?? 0,
-    peers: [...byKey.values()],
-  };
-}
-
-/** Configures a fresh device with the stock wg; null if it refuses the file. */
-async function stockState(file: string): Promise<unknown> {
-  const device = new FakeDevice();
-  const name = uniqueName("wgdc");
-  await using _server = FakeServer.of(
-    `${WIREGUARD_DIRECTORY}/${name}.sock`,
-    device,
-  );
-  const { code } = await stockWg(["setconf", name, file], {
-    WG_ENDPOINT_RESOLUTION_RETRIES: "0",
-  });
-  return code === 0 ? stateOfDevice(device) : null;
-}
-
-function ourState(text: string): unknown {
-  try {
-    return stateOfConfig(parseConfig(text, { format: "wg" }));
-  } catch (error) {
-    if (error instanceof ConfigErrors) return null;
-    throw error;
-  }
-}
 
 Deno.test({
   name: `wg setconf takes the same files and makes the same of them${
@@ -121,6 +43,10 @@ Deno.test({
             "FwMark=1x",
           ],
           ...["FwMark=0x00000000000001", "FwMark=010"],
+          ...[`FwMark=0x${"0".repeat(40)}1`, `FwMark=${"0".repeat(40)}1`],
+          ...["ListenPort=domain", "ListenPort=nosuchservice"],
+          ...["ListenPort\u00a0=1", "ListenPort=\u20281", "FwMar\u212a=1"],
+          ...["ListenPort=1 2 #", "[Interface]x", "#\0", "\ufeff"],
           ...[`PrivateKey=${SECRET}`, `PrivateKey=${SECRET}=`, "PrivateKey="],
           ...[`PrivateKey=${SECRET.replace("k=", "l=")}`, "PrivateKey=x"],
           ...["Address=1.2.3.4", "Unknown=1", "x", "=", "[peer", "#", "\r\v\f"],
@@ -136,6 +62,11 @@ Deno.test({
           ...["AllowedIPs=,", "AllowedIPs=1.2.3/8", "AllowedIPs=01.2.3.4/8"],
           ...["AllowedIPs=1.2.3.4/08", "AllowedIPs=1.2.3.4 / 8 , ::/0"],
           ...["AllowedIPs=::/0\nAllowedIPs=10.0.0.0/8", "AllowedIPs=1.2.3.4/x"],
+          ...["PersistentKeepalive=OFF", "PersistentKeepalive=0x1"],
+          ...["PersistentKeepalive=+1", "PersistentKeepalive=0001"],
+          ...["AllowedIPs=", "AllowedIPs=+1.2.3.4/8", "AllowedIPs=::1/+8"],
+          ...["AllowedIPs=::/0,\u00a0::1/128", "Endpoint=1.2.3.4:ntp"],
+          ...["Endpoint=[::1]:nosuchservice", `PublicKey=${PUBLIC_B}`],
           ...["PersistentKeepalive=off", "PersistentKeepalive=65535"],
           ...["PersistentKeepalive=65536", "PersistentKeepalive=x"],
           ...[`PresharedKey=${SECRET}`, "PresharedKey=", "PresharedKey=x"],
@@ -144,6 +75,9 @@ Deno.test({
         for (const line of inPeer) {
           await compare(`[Peer]\nPublicKey=${PUBLIC_A}\n${line}\n`);
         }
+        await compare("\ufeff[Interface]\nListenPort=1\n");
+        await compare("\ufeff# comment\n[Interface]\nListenPort=1\n");
+        await compare("[Interface]\rListenPort=1\r");
         await compare("[Peer]\n");
         await compare("ListenPort=1\n");
         await compare("");
@@ -162,8 +96,10 @@ Deno.test({
             [`${peer}Endpoint=::1:5`, true],
             [`${peer}Endpoint=[1.2.3.4]:5`, true],
             [`${peer}Endpoint=1.2.3:5`, true],
-            // Generators write it; wg takes no empty value at all.
-            [`${peer}AllowedIPs=`, false],
+            // Only getaddrinfo takes a sign.
+            ["[Interface]\nListenPort=+1", true],
+            // wg reads no further than to the NUL.
+            ["[Interface]\nListenPort=1\0", true],
           ] as const
         ) {
           await Deno.writeTextFile(file, text);

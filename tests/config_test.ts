@@ -66,7 +66,6 @@ PersistentKeepalive = 25
 
 [Peer]
 PublicKey = ${PUBLIC_B}
-AllowedIPs =
 Endpoint = vpn.example.com:1
 PersistentKeepalive = off
 `);
@@ -106,14 +105,105 @@ PersistentKeepalive = off
   assertEquals(second.persistentKeepalive, 0);
 });
 
-Deno.test("letter case, white space, line ends and a BOM do not matter", () => {
+Deno.test("letter case, white space and line ends do not matter", () => {
   const config = parseConfig(
-    `\ufeff [ inter FACE ]\r\n\tlisten port=5 1\t8 20\r\nfwmark\t=\toFF\r\n` +
+    ` [ inter FACE ]\r\n\tlisten port=5 1\t8 20\r\nfwmark\t=\toFF\r\n` +
       `[PEER]#x\r\nPUBLICKEY= ${PUBLIC_A.slice(0, 9)} ${PUBLIC_A.slice(9)}\r\n`,
   );
   assertEquals(config.interface.listenPort, 51820);
   assertEquals(config.interface.fwmark, 0);
   assertEquals(encodeKey(config.peers[0].publicKey), PUBLIC_A);
+});
+
+Deno.test("white space and letter case are those of ASCII, as in wg", () => {
+  for (
+    const text of [
+      "[Interface]\nListenPort\u00a0= 1",
+      "[Interface]\nListenPort =\u20281",
+      "[Interface\ufeff]",
+      "[Interface]\nTa\u00adble = off",
+      "[Interface]\nSaveConfig = tr\u017fe",
+      `[Peer]\nPublic\u212aey = ${PUBLIC_A}`,
+      `[Peer]\nPublicKey = ${PUBLIC_A}\nAllowedIPs = ::/0,\u00a0::1/128`,
+    ]
+  ) assert(errorsOf(text).length > 0, JSON.stringify(text));
+});
+
+Deno.test("a byte order mark is refused, as wg does, but by its name", () => {
+  assertEquals(
+    errorsOf("\ufeff[Interface]\nListenPort = x").map((message) =>
+      message.split(";")[0]
+    ),
+    [
+      "wg0.conf:1:1: a byte order mark, which wg does not know",
+      'wg0.conf:2:14: ListenPort: "x" is not a number from 0 to 65535',
+    ],
+  );
+});
+
+Deno.test("keys of wg-quick may be empty, as web interfaces write them", () => {
+  const { interface: device, warnings } = parseConfig(`[Interface]
+Address =
+DNS =
+MTU = 1400
+MTU =
+Table = off
+Table =
+PreUp =
+PostUp = # nothing
+PreDown =
+PostDown =
+`);
+  assertEquals(device, {
+    addresses: [],
+    dns: [],
+    preUp: [],
+    postUp: ["# nothing"],
+    preDown: [],
+    postDown: [],
+  });
+  assertEquals(warnings.length, 2);
+});
+
+Deno.test("DNS takes servers, with scope, and domains, also resolved's", () => {
+  const { interface: device } = parseConfig(
+    "[Interface]\nDNS = 1.1.1.1,fe80::1%eth0 example.org., ~corp.example ~.",
+  );
+  assertEquals(device.dns, [
+    "1.1.1.1",
+    "fe80::1%eth0",
+    "example.org.",
+    "~corp.example",
+    "~.",
+  ]);
+  for (const bad of ["1.1.1.1%eth0", "fe80::1%", "~", "~1.1.1.1", "a/b"]) {
+    assertEquals(errorsOf(`[Interface]\nDNS = ${bad}`).length, 1, bad);
+  }
+});
+
+Deno.test("names of services stand for ports where they can be looked up", () => {
+  const text = `[Interface]\nListenPort = domain\n[Peer]\n` +
+    `PublicKey = ${PUBLIC_A}\nEndpoint = [::1]:ntp\n`;
+  assertEquals(errorsOf(text).length, 2);
+  const ports: Record<string, number> = { domain: 53, ntp: 123 };
+  const servicePort = (name: string): number | null => ports[name] ?? null;
+  const { interface: device, peers } = parseConfig(text, { servicePort });
+  assertEquals(device.listenPort, 53);
+  assertEquals(peers[0].endpoint, { host: "::1", port: 123 });
+  assertThrows(
+    () =>
+      parseConfig(text.replace("ntp", "constructor"), {
+        servicePort: () => null,
+      }),
+    ConfigErrors,
+    "Endpoint",
+  );
+});
+
+Deno.test("keys of wg-quick need a header that wg-quick sees", () => {
+  const [message] = errorsOf("[ Interface ]\nListenPort=1\nMTU = 1400");
+  assertStringIncludes(message, "wg0.conf:3:1: MTU: wg-quick does not see");
+  parseConfig("  [iNTERFACE]\t# x\nMTU = 1400");
 });
 
 Deno.test("sections may come again; a value given twice is warned about", () => {
@@ -209,7 +299,8 @@ Deno.test("values out of range or of the wrong form are refused", () => {
     ...["ListenPort = -1", "ListenPort = http", "ListenPort =", "FwMark = 0x"],
     ...["FwMark = 0x100000000", "FwMark = 4294967296", "FwMark = 0X10"],
     ...["PrivateKey =", "Address = 10.0.0.0/33", "Address = wg0", "DNS = a..b"],
-    ...["MTU = big", "Table = a b", "Table =", "SaveConfig = yes", "PostUp ="],
+    ...["MTU = big", "Table = a b", "MTU = 14 00", "SaveConfig = yes"],
+    ...["SaveConfig =", "PostUp = a\0b", "ListenPort = 1\0"],
     ...["PersistentKeepalive = 1", "Endpoint = 1.2.3.4:5", "=", "= 1"],
   ];
   for (const line of inInterface) {
@@ -221,6 +312,7 @@ Deno.test("values out of range or of the wrong form are refused", () => {
     ...["AllowedIPs = 10.0.0.0/8 10.1.0.0/16", "AllowedIPs = ::/0,"],
     ...["AllowedIPs = 10.0.0/8", "AllowedIPs = +10.0.0.0/8"],
     ...["PersistentKeepalive = 65536", "PersistentKeepalive = on"],
+    ...["AllowedIPs =", "PublicKey =", "PresharedKey ="],
     ...["PresharedKey = (none)", "MTU = 1420", "ListenPort = 1"],
   ];
   for (const line of inPeer) assertEquals(peerErrors(line).length, 1, line);
@@ -313,6 +405,7 @@ PersistentKeepalive = 25
 PublicKey = ${PUBLIC_B}
 `;
   assertEquals(formatConfig(parseConfig(text)), text);
+  assertEquals(formatConfig(parseConfig("")), "[Interface]\n\n");
 });
 
 Deno.test("random files: no crash, no hang; what is accepted survives printing", () => {
@@ -324,7 +417,13 @@ Deno.test("random files: no crash, no hang; what is accepted survives printing",
     ...[`PrivateKey=${SECRET}`, `PresharedKey=${PRESHARED}`, "PrivateKey=x"],
     ...["ListenPort=0", "ListenPort=70000", "FwMark=off", "FwMark=0xff"],
     ...["Address=10.0.0.1/8,::1", "Address=x", "DNS=1.1.1.1 a.b", "MTU=1280"],
-    ...["Table=off", "PostUp=echo # %i", "PostUp = ", "SaveConfig=TRUE"],
+    ...[
+      "Table=off",
+      "PostUp=echo # %i",
+      "PostUp = ",
+      "MTU=",
+      "SaveConfig=TRUE",
+    ],
     ...["Endpoint=1.2.3.4:5", "Endpoint=[::1]:5", "Endpoint=a.b:5"],
     ...["AllowedIPs=10.1.2.3/8, ::/0", "AllowedIPs=", "AllowedIPs=::/200"],
     ...["PersistentKeepalive=25", "PersistentKeepalive=off", "MTU=1"],

@@ -110,6 +110,33 @@ Deno.test("freeing a record may retire another", () => {
   assertEquals(freed, [2]);
 });
 
+Deno.test("many records are freed in order, a limited number at a time, each by its own function", () => {
+  const { grace, outbound, freed } = setUp();
+  const COUNT = 50_000;
+  const others: number[] = [];
+  const free = (record: number): void => void freed.push(record);
+  const freeOther = (record: number): void => void others.push(record);
+  outbound.enter();
+  for (let i = 1; i <= COUNT; i++) {
+    grace.retire(free, i);
+    // Numbers as large as the words of an arena.
+    grace.retire(freeOther, 2 ** 30 - i);
+  }
+  assert(grace.collect());
+  assert(!grace.ready);
+  outbound.leave();
+  assert(grace.ready);
+  assert(grace.collect(100));
+  assertEquals([freed.length, others.length], [50, 50]);
+  assertEquals(grace.waiting, 2 * COUNT - 100);
+  let calls = 0;
+  while (grace.collect()) calls++;
+  assert(calls > 10, "not all at once");
+  assertEquals(freed, Array.from({ length: COUNT }, (_, i) => i + 1));
+  assertEquals(others, freed.map((record) => 2 ** 30 - record));
+  assert(!grace.ready);
+});
+
 Deno.test("no record is freed under a worker that saw it, in any order of events", () => {
   const { grace, outbound, inbound, freed, retire } = setUp();
   const random = new SeededRandom(8);

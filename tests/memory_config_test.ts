@@ -320,21 +320,24 @@ Deno.test("endpoint and counts outlive down and up", () => {
   closeAll(a, b);
 });
 
-Deno.test("a removed peer's record is kept while it is being listed", () => {
+Deno.test("a walk over the peers goes on when the peer that it is at is removed", () => {
   const pair = makePair();
   const { network, a, b } = pair;
-  const others = [1, 2, 3].map((i) => addDeadPeer(a, `10.2.0.${i}`));
-  {
-    using _hold = a.control.peers.hold();
-    const at = a.control.peers.next(0);
-    a.control.removePeer(at);
-    a.control.removePeer(others[0]);
-    network.advance(1_000);
-    assertEquals(a.control.peers.next(at), others[1]);
-    assertEquals(a.control.objects().peers, 4);
-  }
+  const others = [1, 2, 3, 4].map((i) => addDeadPeer(a, `10.2.0.${i}`));
+  using walk = a.control.peers.walk();
+  using atTheEnd = a.control.peers.walk();
+  for (let n = 0; n < 4; n++) atTheEnd.advance();
+  assertEquals(atTheEnd.peer, others[3]);
+  a.control.removePeer(walk.peer);
+  a.control.removePeer(others[0]);
+  a.control.removePeer(others[3]);
   network.advance(1_000);
-  assertEquals(a.control.objects().peers, 2);
+  assertEquals(a.control.objects().peers, 2, "the records are free again");
+  addDeadPeer(a, "10.2.0.9");
+  const seen = [];
+  for (; walk.peer !== 0; walk.advance()) seen.push(walk.peer);
+  assertEquals(seen, [others[1], others[2]], "what was there at the beginning");
+  assertEquals(atTheEnd.peer, 0, "new peers do not prolong it");
   closeAll(a, b);
 });
 

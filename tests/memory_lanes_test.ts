@@ -205,7 +205,7 @@ Deno.test("a peer may be removed while a lane seals for it", () => {
   lanes.take(8);
   assert(lanes.held.length > 0);
   const before = hub.control.objects();
-  const peer = hub.control.peers.next(0);
+  const peer = hub.control.peers.walk().peer;
   hub.control.removePeer(peer);
   wiped();
   const during = hub.control.objects();

@@ -19,10 +19,15 @@ import {
 
 const STRANGER = "198.51.100.7:4242";
 
-/** Puts `count` messages that are dropped for their mac1 into b's ring. */
-function fillRing({ network, b }: Pair, count: number): void {
+/**
+ * Puts `count` messages that are dropped for their mac1 into b's ring.
+ *
+ * @param mac2 whether they have one, which is wrong, too
+ */
+function fillRing({ network, b }: Pair, count: number, mac2 = false): void {
   const bytes = new Uint8Array(148);
   bytes[0] = INITIATION;
+  if (mac2) bytes[147] = 1;
   const junk = { from: STRANGER, to: b.address, ds: 0, sticky: false, bytes };
   for (let i = 0; i < count; i++) b.incoming.push(junk);
   while (b.incoming.length > 0) b.inbound.pump(network.nowMs);
@@ -313,7 +318,8 @@ Deno.test("a full ring drops and counts what comes, and data is not held up", ()
   const pair = makePair();
   const { network, a, b } = pair;
   exchange(pair);
-  fillRing(pair, 4_096 + 100);
+  fillRing(pair, 2_048 + 50);
+  fillRing(pair, 2_048 + 50, true);
   assertEquals(b.counters(), { rx_handshake_queue_full: 100 });
   const packet = sendAtoB(pair);
   assertEquals(b.delivered.at(-1), packet);
@@ -323,11 +329,88 @@ Deno.test("a full ring drops and counts what comes, and data is not held up", ()
   closeAll(a, b);
 });
 
+for (const mac2 of [false, true]) {
+  const who = mac2 ? "a made-up cookie" : "no cookie";
+  Deno.test(`who floods with ${who} keeps out neither newcomers nor cookie holders`, () => {
+    const pair = makePair();
+    const { network, a, b } = pair;
+    fillRing(pair, 600);
+    fillRing(pair, 3_000, mac2);
+    // The ring of the others has room.
+    if (mac2) {
+      sendAtoB(pair);
+      assertEquals(network.types(), [INITIATION, COOKIE_REPLY]);
+    } else {
+      network.settle();
+      fillRing(pair, 600);
+      sendAtoB(pair);
+    }
+    network.advance(4_900);
+    fillRing(pair, 600);
+    if (!mac2) {
+      // One that has a cookie passes all those that have none.
+      while (b.incoming.length > 0) b.inbound.pump(network.nowMs);
+      fillRing(pair, 3_000);
+    }
+    network.advance(500);
+    assertEquals(network.types(2), [INITIATION, RESPONSE, DATA]);
+    closeAll(a, b);
+  });
+}
+
+Deno.test("what waits is handled in turn, with a cookie and without", () => {
+  const pair = makePair();
+  const { network, b } = pair;
+  const initiation = captureInitiation(pair);
+  fillRing(pair, 2_000, true);
+  b.incoming.push(initiation);
+  while (b.incoming.length > 0) b.inbound.pump(network.nowMs);
+  let waiting = -1;
+  network.wire = (datagram) => {
+    if (datagram.bytes[0] === COOKIE_REPLY) {
+      waiting = b.counters().handshake_invalid_mac ?? 0;
+    }
+    return [];
+  };
+  network.settle();
+  assert(waiting >= 0 && waiting < 200, `after ${waiting} others`);
+  closeAll(pair.a, b);
+});
+
+Deno.test("while sockets drop a part of a flood the device is under load", () => {
+  const pair = makePair();
+  const { network, b } = pair;
+  const initiation = captureInitiation(pair);
+  assertEquals(b.control.floodLevels, [0, 0]);
+  for (let i = 0; i < 3; i++) {
+    fillRing(pair, 2_048);
+    network.nowMs += 100;
+    b.control.pump();
+  }
+  assertEquals(b.control.floodLevels, [3, 0]);
+  network.settle();
+  network.advance(480);
+  network.inject(initiation);
+  network.settle();
+  assertEquals(network.log.map(({ bytes }) => bytes[0]), [COOKIE_REPLY]);
+  for (const level of [2, 1, 0]) {
+    network.advance(500);
+    assertEquals(b.control.floodLevels, [level, 0]);
+  }
+  network.advance(2_000);
+  network.inject(initiation);
+  network.settle();
+  assertEquals(sentBy(b, RESPONSE).length, 1);
+  assertEquals(sentBy(b, COOKIE_REPLY).length, 1);
+  closeAll(pair.a, b);
+});
+
 Deno.test("data passes in between the handshakes of a flood", () => {
   const pair = makePair();
   const { network, b } = pair;
   exchange(pair);
-  fillRing(pair, 4_000);
+  fillRing(pair, 2_000);
+  fillRing(pair, 2_000, true);
   b.delivered.length = 0;
   const order: number[] = [];
   const waiting = (device: MemoryDevice): number =>

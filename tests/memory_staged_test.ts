@@ -125,13 +125,14 @@ Deno.test("packets for nobody, without an endpoint or while down are dropped and
   a.toSend.push(new Uint8Array(39).fill(0x60));
   b.toSend.push(ipv4Packet(INNER_B, INNER_A));
   network.settle();
-  assertEquals(a.counters(), { tx_no_peer: 1, tx_not_ip: 3 });
-  assertEquals(b.counters(), { tx_no_endpoint: 1 });
+  assertEquals(a.counters(), { tx_no_peer: 1, tx_not_ip: 3, tx_icmp_sent: 1 });
+  assertEquals(b.counters(), { tx_no_endpoint: 1, tx_icmp_sent: 1 });
   a.control.down();
   sendAtoB(pair);
   assertEquals(a.counters(), {
     tx_no_peer: 1,
     tx_not_ip: 3,
+    tx_icmp_sent: 1,
     tx_interface_down: 1,
   });
   assertEquals(network.log, []);
@@ -330,7 +331,7 @@ Deno.test("packets for a peer that gets its endpoint later go once it has one", 
   b.control.peerDone(peerOfB);
   const packet = sendBtoA(pair);
   assertEquals(a.delivered, [packet], "the first was refused, not kept");
-  assertEquals(b.counters(), { tx_no_endpoint: 1 });
+  assertEquals(b.counters(), { tx_no_endpoint: 1, tx_icmp_sent: 1 });
   network.settle();
   closeAll(a, b);
 });

@@ -101,7 +101,8 @@ export class TestDevice {
 
   setIdentity(privateKey: Uint8Array | null): void {
     const peers = Array.from({ length: this.#peers }, (_, i) => i + 1);
-    this.noise.setStaticIdentity(privateKey, peers);
+    this.noise.setStaticIdentity(privateKey);
+    for (const peer of peers) this.noise.followIdentity(peer);
     this.cookies.setStaticIdentity(this.publicKeyOrNull());
   }
 

@@ -31,6 +31,8 @@ const { u8 } = arena;
 export const IN = u8.length - (1 << 20) + 64;
 export const OUT = IN + (1 << 17);
 export const CANARY = 0xa5;
+/** Bytes that are looked at where segments go: more than two of them need. */
+const SPAN = 4096;
 
 /** Numbers that are the same in each run. */
 export class Random {
@@ -161,11 +163,11 @@ export function split(packet: Uint8Array): Uint8Array[] {
   const count = splitter.start(IN, packet.length - VNET_HEADER);
   const segments: Uint8Array[] = [];
   for (;;) {
-    u8.fill(CANARY, OUT - 16, OUT + 70_000);
+    u8.fill(CANARY, OUT - 16, OUT + SPAN);
     const length = splitter.next(OUT);
     assert(u8.subarray(OUT - 16, OUT).every((byte) => byte === CANARY));
     assert(
-      u8.subarray(OUT + length, OUT + 70_000).every((byte) => byte === CANARY),
+      u8.subarray(OUT + length, OUT + SPAN).every((byte) => byte === CANARY),
     );
     if (length === 0) break;
     segments.push(u8.slice(OUT, OUT + length));

@@ -1,46 +1,22 @@
-/** The command table: help, suggestions, exit statuses, and its own form. */
+/** The command table: its form, parsing, suggestions, exit statuses. */
 import {
   assert,
   assertEquals,
-  assertLessOrEqual,
   assertMatch,
   assertStringIncludes,
+  assertThrows,
 } from "@std/assert";
-import {
-  COMMANDS,
-  findCommand,
-  GLOBAL_OPTIONS,
-} from "../lib/commands/table.ts";
+import { COMMANDS, findCommand } from "../lib/commands/table.ts";
+import { parseArguments } from "../lib/commands/arguments.ts";
 import { CliError, OutputClosedError } from "../lib/commands/errors.ts";
-import { main } from "../lib/commands/main.ts";
+import { parseSet } from "../lib/commands/set_grammar.ts";
+import { SHOW_FIELDS } from "../lib/commands/show_render.ts";
 import { parseConfig } from "../lib/config.ts";
 import { editDistance, nearest } from "../lib/suggest.ts";
 import { UapiError } from "../lib/uapi_client.ts";
-import { VERSION } from "../lib/version.ts";
+import { type Outcome, wgd } from "./commands.ts";
 import type { Command } from "../lib/commands/table.ts";
-import type { CommandContext, CommandIo } from "../lib/commands/context.ts";
-
-interface Outcome {
-  code: number;
-  out: string;
-  err: string;
-}
-
-function testIo(outcome: { out: string; err: string }): CommandIo {
-  return {
-    out: (text) => void (outcome.out += text),
-    err: (line) => void (outcome.err += `${line}\n`),
-    readStdin: () => Promise.resolve(new Uint8Array()),
-    env: () => undefined,
-    isTerminal: false,
-  };
-}
-
-async function wgd(...args: string[]): Promise<Outcome> {
-  const outcome = { code: -1, out: "", err: "" };
-  outcome.code = await main(args, testIo(outcome));
-  return outcome;
-}
+import type { CommandContext } from "../lib/commands/context.ts";
 
 /** Runs wgd with a command's function replaced; tells what it was given. */
 async function given(
@@ -64,55 +40,66 @@ async function given(
   }
 }
 
-Deno.test("the version is that of lib/version", async () => {
-  for (const flag of ["--version", "-v"]) {
-    assertEquals(await wgd(flag), {
-      code: 0,
-      out: `wgd ${VERSION}\n`,
-      err: "",
-    });
-  }
-});
-
-Deno.test("help names every command and option, in 80 columns", async () => {
-  const { code, out } = await wgd("--help");
-  assertEquals(code, 0);
-  for (const { name, summary } of COMMANDS) {
-    assertStringIncludes(out, `\n  ${name.padEnd(11)}${summary}\n`);
-  }
-  for (const { name } of GLOBAL_OPTIONS) assertStringIncludes(out, `--${name}`);
-  const texts = [out];
-  for (const { name, options, examples } of COMMANDS) {
-    const help = await wgd("help", name);
-    assertEquals(help.code, 0);
-    assertEquals(await wgd(name, "--help"), help);
-    assertEquals(await wgd(name, "-h"), help);
-    for (const option of options) {
-      assertStringIncludes(help.out, `--${option.name}`);
-    }
-    for (const example of examples) assertStringIncludes(help.out, example);
-    texts.push(help.out);
-  }
-  for (const line of texts.join("").split("\n")) {
-    assertLessOrEqual(line.length, 79, line);
-    assertEquals(line.trimEnd(), line);
-  }
-});
-
 Deno.test("the table is in order: names, letters, choices, examples", () => {
   const names = COMMANDS.map(({ name }) => name);
   assertEquals(new Set(names).size, names.length);
-  for (const { name, summary, args, options, examples } of COMMANDS) {
-    assertMatch(name, /^[a-z]{2,10}$/);
-    assert(!summary.endsWith("."), summary);
+  for (const command of COMMANDS) {
+    const { name, summary, args, options, examples, words = [] } = command;
+    assertMatch(name, /^[a-z]{2,11}$/);
+    assertMatch(summary, /^[A-Z].*[^.]$/);
     assert(args.min <= args.max);
     assert(examples.length > 0 && examples.every((e) => e.includes("wgd")));
+    // Completion knows of each positional argument.
+    const repeats = words.at(-1)?.repeats === true;
+    assertEquals(repeats ? Infinity : words.length, args.max, name);
+    for (const { choices = [], then = {} } of words) {
+      for (const key of Object.keys(then)) assert(choices.includes(key), key);
+    }
+    for (const variable of command.environment ?? []) {
+      assertMatch(variable.name, /^[A-Z][A-Z_]+$/);
+      assert(!variable.summary.endsWith("."), variable.summary);
+    }
     const letters = options.flatMap(({ short }) => short ?? []);
     assertEquals(new Set([...letters, "h"]).size, letters.length + 1);
     for (const option of options) {
-      assertMatch(option.name, /^[a-z]{2,12}$/);
-      assert(!option.choices || option.value, `${option.name} has no value`);
+      assertMatch(option.name, /^[a-z][a-z-]{1,12}$/);
+      assertMatch(option.summary, /^[A-Z].*[^.]$/);
+      const { choices, kind, value } = option;
+      assert(!(choices || kind) || value, `${option.name} has no value`);
     }
+  }
+});
+
+Deno.test("examples are of commands and options that exist", () => {
+  const examples = COMMANDS.flatMap((command) => command.examples);
+  for (const example of examples) {
+    if (example.includes("wg-quick ")) continue; // wgd is its daemon there
+    const line = example.replace(/ # .*/, "").replace(/<\((.*)\)/, "FILE; $1");
+    for (const [, words] of line.matchAll(/\bwgd ([^|<>();]*)/g)) {
+      const [name, ...rest] = words.trim().split(/\s+/);
+      const command = findCommand(name);
+      assert(command, example);
+      parseArguments(command, rest);
+    }
+  }
+});
+
+Deno.test("completion offers the words that show and set know", () => {
+  const choices = (name: string): readonly string[] =>
+    findCommand(name)?.words?.at(-1)?.choices ?? [];
+  assertEquals([...choices("show")].sort(), [...SHOW_FIELDS].sort());
+  assert(choices("set").length > 5);
+  const error = assertThrows(() => parseSet(["xyzzy"], () => null), CliError);
+  for (const word of choices("set")) {
+    if (word !== "remove") assertStringIncludes(error.message, word);
+  }
+});
+
+Deno.test("each command's code can be loaded", async () => {
+  for (const { name, run } of COMMANDS) {
+    const [, file] = /import\("\.\/([a-z_]+)\.ts"\)/.exec(`${run}`) ?? [];
+    assert(file !== undefined, name);
+    await import(`../lib/commands/${file}.ts`);
   }
 });
 
@@ -122,7 +109,7 @@ Deno.test("no command at all is wrong usage, with help on stderr", async () => {
   assertStringIncludes(err, "Usage: wgd COMMAND");
 });
 
-Deno.test("unknown commands and options suggest the nearest, status 2", async () => {
+Deno.test("unknown commands and options suggest the nearest, status 2, or wg's 1", async () => {
   for (
     const [args, text] of [
       [["shwo"], "did you mean show?"],
@@ -137,13 +124,23 @@ Deno.test("unknown commands and options suggest the nearest, status 2", async ()
       [["--colour"], "unknown option --colour"],
       [["run", "--threads", "9", "wg0"], "expected one of 0, 1, 2"],
       [["run", "wg0", "--threads"], "no value"],
+      [["run", "--udp", "plian", "wg0"], "did you mean plain?"],
+      [["run", "--foreground=no", "wg0"], "--foreground takes no value"],
       [["up"], "an argument is missing"],
+      [["up", "a", "b"], 'unexpected argument "b"'],
+      [["set", "wg0"], "an argument is missing"],
+      [["completion"], "did you mean completions?"],
+      [["completions", "bas"], "did you mean bash?"],
+      [["relaod", "wg0"], "did you mean reload?"],
+      [["stirp", "wg0"], "did you mean strip?"],
+      [["sycnconf", "wg0", "x"], "did you mean syncconf?"],
       [["genkey", "x"], 'unexpected argument "x"'],
       [["-f", "show"], "unknown option --foreground"],
     ] as const
   ) {
     const { code, out, err } = await wgd(...args);
-    assertEquals([code, out], [2, ""], args.join(" "));
+    const isWg = args.some((arg) => findCommand(arg)?.wgStatus);
+    assertEquals([code, out], [isWg ? 1 : 2, ""], args.join(" "));
     assertStringIncludes(err, text);
     assertMatch(err, /^wgd: [^\n]*\n$/);
   }
@@ -171,6 +168,26 @@ Deno.test("a bare interface name means run, as wireguard-go takes it", async () 
   assertEquals(ctx?.args, ["0123"]);
   assertEquals([ctx?.options.threads, ctx?.options.udp], ["2", "plain"]);
   assertEquals(ctx?.options.crypto, undefined);
+});
+
+Deno.test("what has a grammar of its own gets its words as they are", async () => {
+  for (
+    const [args, words] of [
+      [["wg0", "peer", "x", "allowed-ips", "-::/0"], undefined],
+      [["wg0", "-f", "--json", "--"], undefined],
+      [["--", "wg0", "peer"], ["wg0", "peer"]],
+    ] as const
+  ) {
+    const { ctx, code } = await given(["set", ...args], undefined, "set");
+    assertEquals([code, ctx?.args], [0, [...words ?? args]]);
+  }
+  for (const args of [["--help"], ["-h"], ["wg0", "peer", "--help"]]) {
+    const { out, code, ctx } = await given(["set", ...args], undefined, "set");
+    assertEquals([code, ctx], [0, undefined]);
+    assertStringIncludes(out, "Usage: wgd set IF");
+  }
+  const { err } = await wgd("set", "--jsn", "wg0", "peer");
+  assertStringIncludes(err, "set: unknown option --jsn");
 });
 
 Deno.test("what comes after -- is no option", async () => {

@@ -1,7 +1,12 @@
 /** TAI64N stamps of handshake initiations. */
 import { assert, assertEquals } from "@std/assert";
 import { INITIATIONS_PER_SECOND } from "../lib/messages.ts";
-import { compare, stamp, TIMESTAMP_GRANULARITY_NS } from "../lib/tai64n.ts";
+import {
+  compare,
+  stamp,
+  TIMESTAMP_GRANULARITY_NS,
+  Timestamps,
+} from "../lib/tai64n.ts";
 
 Deno.test("a stamp is 2^62 + 10 + seconds and nanoseconds, big-endian", () => {
   assertEquals(stamp(0).toHex(), "400000000000000a" + "00000000");
@@ -64,4 +69,27 @@ Deno.test("stamps compare bytewise from the first byte on", () => {
   assert(compare(of("00".repeat(11) + "80"), of("00".repeat(11) + "7f")) > 0);
   // A fresh peer's zeros are before every stamp.
   assert(compare(stamp(0), new Uint8Array(12)) > 0);
+});
+
+Deno.test("times to stamp follow the wall clock while it goes forward", () => {
+  const times = new Timestamps();
+  assertEquals(times.at(1_000, 50), 1_000);
+  assertEquals(times.at(1_700.5, 750), 1_700.5);
+  assertEquals(times.at(90_000, 751), 90_000);
+});
+
+Deno.test("a wall clock that is set back does not show, and time goes on", () => {
+  const times = new Timestamps();
+  times.at(1_000_000, 0);
+  assertEquals(times.at(5, 5_000), 1_005_000);
+  assertEquals(times.at(6, 10_000), 1_010_000);
+  assertEquals(times.at(1_009_000, 10_000), 1_010_000);
+  assertEquals(times.at(1_030_000, 20_000), 1_030_000);
+});
+
+Deno.test("no time to stamp lies before the floor", () => {
+  const times = new Timestamps(500_000);
+  assertEquals(times.at(7, 100), 500_000);
+  assertEquals(times.at(8, 5_100), 505_000);
+  assertEquals(times.at(600_000, 5_200), 600_000);
 });

@@ -55,7 +55,10 @@ Deno.test("what is set is what is got, in many pieces too", async () => {
         },
         persistentKeepalive: i,
         replaceAllowedIps: true,
-        allowedIps: [cidr(`10.0.${i >> 8}.${i & 255}/32`), cidr("fd00::/8")],
+        allowedIps: [
+          cidr(`10.0.${i >> 8}.${i & 255}/32`),
+          cidr(`fd00::${i.toString(16)}/128`),
+        ],
       });
     }
     await setDevice(

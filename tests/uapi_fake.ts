@@ -5,7 +5,12 @@
 import { toHex } from "../lib/crypto/bytes.ts";
 import { serveUapi } from "../lib/uapi.ts";
 import { formatCidr, maskAddress } from "../lib/ip.ts";
-import type { UapiEndpoint, UapiSink, UapiSource } from "../lib/uapi.ts";
+import type {
+  UapiEndpoint,
+  UapiPeerWalk,
+  UapiSink,
+  UapiSource,
+} from "../lib/uapi.ts";
 
 /** A peer of {@linkcode FakeDevice}. */
 export interface FakePeer {
@@ -31,6 +36,8 @@ export class FakeDevice implements UapiSink, UapiSource {
   portErrno: number | Promise<number> = 0;
   #handle = 0;
   readonly #handles = new Map<string, number>();
+  /** The peer that an allowed IP was last given to. */
+  readonly #owners = new Map<string, FakePeer>();
 
   add(publicKey: Uint8Array): FakePeer {
     const handle = this.createPeer(publicKey);
@@ -58,7 +65,8 @@ export class FakeDevice implements UapiSink, UapiSource {
     this.mark = mark;
     return 0;
   }
-  replacePeers(): void {
+  settled(): undefined {}
+  replacePeers(): undefined {
     this.calls.push("replacePeers");
     this.peersByHandle.clear();
     this.#handles.clear();
@@ -83,7 +91,7 @@ export class FakeDevice implements UapiSink, UapiSource {
     });
     return this.#handle;
   }
-  removePeer(peer: number): void {
+  removePeer(peer: number): undefined {
     const key = toHex(this.#peer(peer).publicKey);
     this.calls.push(`remove ${key.slice(0, 4)}`);
     this.#handles.delete(key);
@@ -107,14 +115,22 @@ export class FakeDevice implements UapiSink, UapiSource {
     this.calls.push(`keepalive ${peer} ${seconds}`);
     this.#peer(peer).persistentKeepalive = seconds;
   }
-  replaceAllowedIps(peer: number): void {
+  replaceAllowedIps(peer: number): undefined {
     this.calls.push(`replaceAllowedIps ${peer}`);
     this.#peer(peer).allowedIps = [];
   }
   addAllowedIp(peer: number, address: Uint8Array, cidr: number): number {
     const masked = address.slice();
     maskAddress(masked, cidr);
-    this.calls.push(`add ${peer} ${formatCidr({ address: masked, cidr })}`);
+    const text = formatCidr({ address: masked, cidr });
+    this.calls.push(`add ${peer} ${text}`);
+    const owner = this.#owners.get(text);
+    if (owner) {
+      owner.allowedIps = owner.allowedIps.filter((ip) =>
+        formatCidr(ip) !== text
+      );
+    }
+    this.#owners.set(text, this.#peer(peer));
     this.#peer(peer).allowedIps.push({ address: masked, cidr });
     return 0;
   }
@@ -140,11 +156,23 @@ export class FakeDevice implements UapiSink, UapiSource {
   fwmark(): number {
     return this.mark;
   }
-  nextPeer(after: number): number {
-    for (let handle = after + 1; handle <= this.#handle; handle++) {
-      if (this.peersByHandle.has(handle)) return handle;
-    }
-    return 0;
+  walk(): UapiPeerWalk {
+    const handleAfter = (after: number): number => {
+      for (let handle = after; handle <= this.#handle; handle++) {
+        if (this.peersByHandle.has(handle)) return handle;
+      }
+      return 0;
+    };
+    let at = 1;
+    return {
+      get peer(): number {
+        return handleAfter(at);
+      },
+      advance(): void {
+        at = handleAfter(at) + 1;
+      },
+      [Symbol.dispose](): void {},
+    };
   }
   publicKey(peer: number): Uint8Array {
     return this.#peer(peer).publicKey;
@@ -175,6 +203,10 @@ export class FakeDevice implements UapiSink, UapiSource {
       visit(address, cidr);
     }
   }
+  stats(): Iterable<readonly [string, number]> {
+    return [["objects.peers", this.peersByHandle.size], ["tx_packets", 7]];
+  }
+
   scopeName(id: number): string {
     return id === 1 ? "lo" : String(id);
   }

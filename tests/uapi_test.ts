@@ -434,3 +434,35 @@ Deno.test("random bytes neither throw nor hang", async () => {
     assert(/^(errno=-?\d+\n\n)*$/.test(answer), JSON.stringify(answer));
   }
 });
+
+Deno.test("get=stats answers with objects and counters, and takes no keys", async () => {
+  const text = "get=stats\n\nget=stats\nx=1\n\n";
+  assertEquals(
+    await talk(new FakeDevice(), text),
+    "objects.peers=0\ntx_packets=7\nerrno=0\n\nerrno=22\n\n",
+  );
+});
+
+Deno.test("a request beyond the bound is refused, and several below it are not", async () => {
+  const device = new FakeDevice();
+  const encoder = new TextEncoder();
+  let output = "";
+  const write = (text: string): Promise<void> => {
+    output += text;
+    return Promise.resolve();
+  };
+  async function* input(text: string): AsyncGenerator<Uint8Array> {
+    const bytes = encoder.encode(text);
+    for (let i = 0; i < bytes.length; i += 10) {
+      await Promise.resolve();
+      yield bytes.subarray(i, i + 10);
+    }
+  }
+  const fits = "set=1\nfwmark=1\n\n".repeat(20);
+  await serveUapi({ input: input(fits), write }, device, device, 60);
+  assertEquals(output, "errno=0\n\n".repeat(20));
+  output = "";
+  const long = "set=1\n" + "fwmark=2\n".repeat(20) + "\n";
+  await serveUapi({ input: input(long), write }, device, device, 60);
+  assertEquals(output, "errno=-71\n\n");
+});

@@ -42,14 +42,7 @@ class Model {
 
   advance(nowMs: number): void {
     this.nowMs = nowMs;
-    this.wheel.advance(nowMs, (session) => {
-      const deadlineMs = this.deadlines.get(session);
-      assert(deadlineMs !== undefined, "only what was set is visited");
-      if (deadlineMs > nowMs) return this.wheel.set(session, deadlineMs);
-      this.deadlines.delete(session);
-      this.fired.push({ session, deadlineMs });
-      this.onFire(session);
-    });
+    while (this.wheel.advance(nowMs, (session) => this.#visit(session), 7));
     for (const [session, deadlineMs] of this.deadlines) {
       assert(
         deadlineMs + TICK_MS > nowMs,
@@ -57,6 +50,19 @@ class Model {
       );
     }
     assertEquals(this.wheel.count, this.deadlines.size);
+  }
+
+  #visit(session: number): number {
+    const deadlineMs = this.deadlines.get(session);
+    assert(deadlineMs !== undefined, "only what was set is visited");
+    if (deadlineMs > this.nowMs) {
+      this.wheel.set(session, deadlineMs);
+      return 1;
+    }
+    this.deadlines.delete(session);
+    this.fired.push({ session, deadlineMs });
+    this.onFire(session);
+    return 3;
   }
 
   /** Asserts that sleeping as told misses nothing by more than a tick. */
@@ -185,4 +191,35 @@ Deno.test("an empty wheel lets control sleep for the whole limit", () => {
   assert(sleepMs >= 30_000 && sleepMs <= 30_000 + TICK_MS);
   assertEquals(model.wheel.sleepMs(START_MS, 10), 10);
   assertEquals(model.wheel.sleepMs(START_MS + 40_000, 60_000), 0);
+});
+
+Deno.test("what is due is visited within the budget, the rest at the next call, in order", () => {
+  const arena = newArena();
+  const wheel = new Wheel(arena, START_MS);
+  for (let session = 1; session <= SESSIONS; session++) {
+    wheel.set(session, START_MS + 100 + 2 * session);
+  }
+  const now = START_MS + 1_000;
+  const visited: number[] = [];
+  const visit = (session: number): number => {
+    visited.push(session);
+    return 2;
+  };
+  assert(wheel.advance(now, visit, 20));
+  assertEquals([visited.length, wheel.count], [10, SESSIONS - 10]);
+  assertEquals(wheel.sleepMs(now, 60_000), 0, "there is more");
+  // Taken out, put off and set to the very bucket that is being visited.
+  const next = SESSIONS - 1;
+  assert(!visited.includes(next));
+  wheel.set(next, 0);
+  wheel.set(SESSIONS, START_MS + 100 + 2 * SESSIONS + 4096 * TICK_MS);
+  while (wheel.advance(now, visit, 20));
+  assert(!visited.includes(next), "it was taken out");
+  const once = visited.filter((session) => session !== SESSIONS);
+  assertEquals(once.length, SESSIONS - 2);
+  assertEquals(new Set(once).size, SESSIONS - 2, "each once");
+  const ticks = once.map((session) =>
+    Math.floor((100 + 2 * session) / TICK_MS)
+  );
+  for (let i = 1; i < ticks.length; i++) assert(ticks[i] >= ticks[i - 1] - 1);
 });

@@ -18,7 +18,7 @@ const ARCHITECTURES: Readonly<Record<number, string>> = {
 const ELF_MACHINE_AT = 18;
 const MAINTAINER = "The wgd authors <wgd@example.invalid>";
 /** What deno's own binaries need, by their versioned symbols. */
-const DEPENDS = ["iproute2", "libc6 (>= 2.27)", "libgcc-s1"];
+const DEPENDS = ["iproute2", "libc6 (>= 2.28)", "libgcc-s1"];
 const RECOMMENDS = ["nftables"];
 const SUGGESTS = ["openresolv | resolvconf", "wireguard-tools"];
 const CONFFILES = ["/etc/default/wgd"];

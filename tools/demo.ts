@@ -69,6 +69,8 @@ async function main(args: readonly string[]): Promise<number> {
       passOn(signal);
     });
   }
+  // Its daemons keep nothing on this machine.
+  Deno.env.set("STATE_DIRECTORY", "/dev/null");
   Deno.env.set("PATH", `${Deno.env.get("PATH") ?? ""}:${SYSTEM_PATH}`);
   try {
     if (!inside) {

@@ -22,6 +22,7 @@ export const VARIABLES: readonly string[] = [
   "NO_COLOR",
   "NOTIFY_SOCKET",
   "PATH",
+  "STATE_DIRECTORY",
   "WATCHDOG_PID",
   "WATCHDOG_USEC",
   "WG_*",

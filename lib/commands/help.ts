@@ -1,11 +1,17 @@
 /**
- * Help, made from the table of commands, for a terminal of 80 columns.
+ * `wgd help`: help, made from the table of commands, for a terminal of 80
+ * columns.
  *
  * @module
  */
+import { valueHint } from "./arguments.ts";
 import { FULL_VERSION, VERSION } from "../version.ts";
-import { COMMANDS, COMMON_OPTIONS, GLOBAL_OPTIONS } from "./table.ts";
-import type { Command, Option } from "./table.ts";
+import { EXIT } from "./errors.ts";
+import { COMMAND_GROUPS, COMMANDS, findCommand } from "./table.ts";
+import { COMMON_OPTIONS, GLOBAL_OPTIONS } from "./table_types.ts";
+import { unknownCommand, usageLine } from "./usage.ts";
+import type { CommandContext } from "./context.ts";
+import type { Command, Option } from "./table_types.ts";
 
 const WIDTH = 79;
 const INDENT = "  ";
@@ -24,22 +30,28 @@ function wrap(text: string, indent = ""): string {
   return [...lines, line].join("\n");
 }
 
-function columns(rows: readonly (readonly [string, string])[]): string {
-  const width = Math.max(...rows.map(([left]) => left.length));
+/** Rows of two columns; the right one is broken into lines that fit. */
+function columns(
+  rows: readonly (readonly [string, string])[],
+  leftWidth = 0,
+): string {
+  const width = Math.max(leftWidth, ...rows.map(([left]) => left.length));
+  const indent = " ".repeat(INDENT.length + width + 2);
   return rows
-    .map(([left, right]) => `${INDENT}${left.padEnd(width)}  ${right}`)
+    .map(([left, right]) =>
+      INDENT + left.padEnd(width + 2) +
+      wrap(right, indent).slice(indent.length)
+    )
     .join("\n");
 }
 
 function optionRow(option: Option): readonly [string, string] {
   const short = option.short ? `-${option.short}, ` : "    ";
   const value = option.value ? ` ${option.value}` : "";
-  const choices = option.choices
-    ? ` (${option.choices.join(", ")})`
-    : option.max
-    ? ` (0 to ${option.max})`
-    : "";
-  return [`${short}--${option.name}${value}`, option.summary + choices];
+  return [
+    `${short}--${option.name}${value}`,
+    option.summary + valueHint(option),
+  ];
 }
 
 function join(sections: readonly string[]): string {
@@ -51,29 +63,61 @@ export function versionText(): string {
   return `wgd ${FULL_VERSION}\n`;
 }
 
+/** What exit statuses mean. */
+export const EXIT_STATUSES: readonly (readonly [number, string])[] = [
+  [EXIT.OK, "done"],
+  [EXIT.FAILED, "failed; of wg's commands: whatever went wrong, as with wg"],
+  [EXIT.USAGE, "wrong usage"],
+  [EXIT.NOT_PERMITTED, "not permitted"],
+];
+
 /** The text of `wgd --help`. */
 export function generalHelp(): string {
+  const width = Math.max(...COMMANDS.map(({ name }) => name.length));
   return join([
     `wgd ${VERSION}: WireGuard in user space`,
     "Usage: wgd COMMAND [ARGUMENT]...\n       wgd [-f] IF",
-    "Commands:\n" + columns([
-      ...COMMANDS.map(({ name, summary }) => [name, summary] as const),
-      ["help", "Show help on a command: wgd help COMMAND"],
-    ]),
+    ...COMMAND_GROUPS.map(({ title, commands }) =>
+      `${title}:\n` + columns(
+        commands.map(({ name, summary }) => [name, summary] as const),
+        width,
+      )
+    ),
     "Options:\n" + columns(GLOBAL_OPTIONS.map(optionRow)),
-    "Exit status: 0 done, 1 failed, 2 wrong usage, 3 not permitted.",
+    "wgd help COMMAND shows a command's options and examples.",
+    "Exit status:\n" +
+    columns(EXIT_STATUSES.map(([status, meaning]) => [`${status}`, meaning])),
   ]);
 }
 
 /** The text of `wgd help COMMAND`. */
 export function commandHelp(command: Command): string {
   const options = [...command.options, ...COMMON_OPTIONS];
+  const { environment = [] } = command;
   return join([
     `wgd ${command.name}: ${command.summary}`,
-    `Usage: wgd ${command.name} ${command.usage}`.trimEnd(),
+    `Usage: ${wrap(usageLine(command), " ".repeat(7)).trimStart()}`,
     ...command.description.map((paragraph) => wrap(paragraph)),
     "Options:\n" + columns(options.map(optionRow)),
+    ...(environment.length > 0
+      ? [
+        "Environment:\n" +
+        columns(environment.map(({ name, summary }) => [name, summary])),
+      ]
+      : []),
     "Examples:\n" +
     command.examples.map((example) => INDENT + example).join("\n"),
   ]);
+}
+
+/** Runs `wgd help`. */
+export function runCommand(ctx: CommandContext): Promise<number> {
+  const [name] = ctx.args;
+  if (name === undefined) ctx.out(generalHelp());
+  else {
+    const command = findCommand(name);
+    if (!command) throw unknownCommand(name);
+    ctx.out(commandHelp(command));
+  }
+  return Promise.resolve(EXIT.OK);
 }

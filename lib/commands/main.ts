@@ -4,132 +4,46 @@
  *
  * @module
  */
-import { parseArgs } from "@std/cli/parse-args";
 import { isInterfaceName } from "../config.ts";
 import { ConfigErrors } from "../config_error.ts";
-import { editDistance, nearest } from "../suggest.ts";
 import { UapiError } from "../uapi_client.ts";
+import { parseArguments, parseOptions } from "./arguments.ts";
 import { processIo } from "./context.ts";
 import { CliError, EXIT, OutputClosedError } from "./errors.ts";
 import { commandHelp, generalHelp, versionText } from "./help.ts";
-import {
-  COMMANDS,
-  COMMON_OPTIONS,
-  findCommand,
-  GLOBAL_OPTIONS,
-} from "./table.ts";
-import type { CommandIo, OptionValues } from "./context.ts";
-import type { Command, Option } from "./table.ts";
+import { findCommand, GLOBAL_OPTIONS } from "./table.ts";
+import { isTypo, unknownCommand } from "./usage.ts";
+import type { CommandIo } from "./context.ts";
+import type { Command } from "./table.ts";
 
 const EPERM = 1;
 const EACCES = 13;
-/** Shorter names are as likely interfaces as mistyped commands. */
-const TYPO_LENGTH_MIN = 4;
-
-function usageError(message: string, command?: Command): CliError {
-  const help = command ? `wgd help ${command.name}` : "wgd --help";
-  return new CliError(`${message} (see ${help})`, EXIT.USAGE);
-}
-
-/** Parses arguments by a list of options; unknown options are errors. */
-function parseOptions(
-  args: readonly string[],
-  options: readonly Option[],
-  where: { command?: Command; stopEarly?: boolean },
-): { values: OptionValues; rest: string[] } {
-  const prefix = where.command ? `${where.command.name}: ` : "";
-  const unknown = (arg: string, key?: string): boolean => {
-    if (key === undefined) return true; // a positional argument
-    const shown = key.length === 1 ? `-${key}` : `--${key}`;
-    const guess = nearest(key, options.map((option) => option.name));
-    throw usageError(
-      `${prefix}unknown option ${arg.startsWith("-") ? shown : arg}` +
-        (guess ? `; did you mean --${guess}?` : ""),
-      where.command,
-    );
-  };
-  const withValue = options.filter((option) => option.value);
-  const parsed = parseArgs([...args], {
-    boolean: options.filter((option) => !option.value).map(({ name }) => name),
-    string: [...withValue.map(({ name }) => name), "_"],
-    alias: Object.fromEntries(
-      options.flatMap(({ name, short }) => short ? [[name, short]] : []),
-    ),
-    stopEarly: where.stopEarly ?? false,
-    unknown,
-  });
-  const values: Record<string, string | boolean | undefined> = {};
-  for (const option of options) {
-    const { name, value } = option;
-    const given: unknown = parsed[name];
-    if (!value) values[name] = given === true ? true : undefined;
-    else if (typeof given === "string") {
-      const expected = expectedOf(option);
-      if (given === "" || !isAllowed(option, given)) {
-        throw usageError(
-          `${prefix}--${name}: ${
-            given === "" ? "no value" : JSON.stringify(given)
-          }; expected ${expected}`,
-          where.command,
-        );
-      }
-      values[name] = given;
-    }
-  }
-  return { values, rest: parsed._.map(String) };
-}
 
 async function runCommand(
   command: Command,
   args: readonly string[],
   io: CommandIo,
 ): Promise<number> {
-  const options = [...command.options, ...COMMON_OPTIONS];
-  const { values, rest } = parseOptions(args, options, { command });
-  if (values.help) {
-    io.out(commandHelp(command));
-    return EXIT.OK;
+  try {
+    const { values, rest } = parseArguments(command, args);
+    if (values.help) {
+      io.out(commandHelp(command));
+      return EXIT.OK;
+    }
+    return await command.run({ ...io, args: rest, options: values });
+  } catch (error) {
+    const known = command.wgStatus ? expected(error) : null;
+    if (known === null) throw error;
+    throw new CliError(known.message, EXIT.FAILED, { cause: error });
   }
-  const { min, max } = command.args;
-  if (rest.length < min || rest.length > max) {
-    const problem = rest.length < min
-      ? "an argument is missing"
-      : `unexpected argument ${JSON.stringify(rest[max])}`;
-    throw usageError(
-      `${command.name}: ${problem}; usage: ` +
-        `wgd ${command.name} ${command.usage}`.trimEnd(),
-      command,
-    );
-  }
-  return await command.run({ ...io, args: rest, options: values });
 }
 
-function showHelp(args: readonly string[], io: CommandIo): number {
-  const [name] = args;
-  if (name === undefined || name === "help") {
-    io.out(generalHelp());
-    return EXIT.OK;
-  }
-  const command = findCommand(name);
-  if (!command) throw unknownCommand(name);
-  io.out(commandHelp(command));
+/** `wgd --help [COMMAND]` */
+function showHelp(name: string | undefined, io: CommandIo): number {
+  const command = name === undefined ? undefined : findCommand(name);
+  if (name !== undefined && !command) throw unknownCommand(name);
+  io.out(command ? commandHelp(command) : generalHelp());
   return EXIT.OK;
-}
-
-function unknownCommand(name: string): CliError {
-  const guess = nearest(name, [...COMMANDS.map((c) => c.name), "help"]);
-  return usageError(
-    `unknown command ${JSON.stringify(name)}` +
-      (guess ? `; did you mean ${guess}?` : ""),
-  );
-}
-
-/** Whether a bare word is rather a mistyped command than an interface. */
-function isTypo(word: string): boolean {
-  return /^[a-z]+$/.test(word) && word.length >= TYPO_LENGTH_MIN &&
-    [...COMMANDS.map((c) => c.name), "help"].some((name) =>
-      name.length >= TYPO_LENGTH_MIN && editDistance(word, name) === 1
-    );
 }
 
 async function dispatch(
@@ -139,7 +53,7 @@ async function dispatch(
   const { values, rest } = parseOptions(args, GLOBAL_OPTIONS, {
     stopEarly: true,
   });
-  if (values.help) return showHelp(rest, io);
+  if (values.help) return showHelp(rest[0], io);
   if (values.version) {
     io.out(versionText());
     return EXIT.OK;
@@ -149,7 +63,6 @@ async function dispatch(
     io.err(generalHelp().trimEnd());
     return EXIT.USAGE;
   }
-  if (name === "help") return showHelp(others, io);
   const foreground = values.foreground ? ["--foreground"] : [];
   const command = findCommand(name);
   if (command) return await runCommand(command, [...foreground, ...others], io);
@@ -210,14 +123,4 @@ export async function main(
     io.err(`wgd: this is a bug in wgd: ${trace}`);
     return EXIT.FAILED;
   }
-}
-
-function isAllowed({ choices, max }: Option, given: string): boolean {
-  if (max !== undefined) return /^\d{1,9}$/.test(given) && +given <= max;
-  return choices === undefined || choices.includes(given);
-}
-
-function expectedOf({ choices, max, value }: Option): string | undefined {
-  if (max !== undefined) return `a number from 0 to ${max}`;
-  return choices ? `one of ${choices.join(", ")}` : value;
 }

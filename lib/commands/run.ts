@@ -9,6 +9,7 @@ import { isInterfaceName } from "../config.ts";
 import type { AeadChoice } from "../crypto/aead.ts";
 import { isDaemon, leaveSession, reportReady, startDaemon } from "../daemon.ts";
 import { type DatagramChoice, Device, type OffloadChoice } from "../device.ts";
+import { hardenProcess, limitDaemon } from "../harden.ts";
 import { createLog, parseLogLevel } from "../log.ts";
 import {
   MemoryError,
@@ -17,18 +18,21 @@ import {
   watchHeap,
 } from "../memory.ts";
 import { notify, startWatchdog } from "../notify.ts";
+import { stateDirectory, TimestampStore } from "../timestamp_store.ts";
 import { TunError } from "../tun.ts";
 import type { CommandContext, OptionValues } from "./context.ts";
 import { CliError, EXIT } from "./errors.ts";
 
 const SIGNALS = ["SIGINT", "SIGTERM"] as const;
 
+const DEVICE_OPTION_NAMES = [
+  ...["threads", "lanes", "queues", "crypto", "udp", "offload"],
+  ...["memory", "netns", "socket-netns"],
+];
+
 /** Options of `run` as arguments again, for the daemon. */
 export function deviceArguments(options: OptionValues): string[] {
-  const names = [
-    ...["threads", "lanes", "queues", "crypto", "udp", "offload", "memory"],
-  ];
-  return names.flatMap((name) =>
+  return DEVICE_OPTION_NAMES.flatMap((name) =>
     typeof options[name] === "string" ? [`--${name}`, options[name]] : []
   );
 }
@@ -47,6 +51,9 @@ export async function runCommand(ctx: CommandContext): Promise<number> {
   const foreground = daemon || ctx.options.foreground === true ||
     ctx.env("WG_PROCESS_FOREGROUND") === "1";
   if (!foreground) {
+    // Nothing else is started here; where it has no right to, it has no rights.
+    const { netns } = ctx.options;
+    limitDaemon((netns ?? ctx.options["socket-netns"]) !== undefined);
     const words = ["run", ...deviceArguments(ctx.options), name];
     const status = await startDaemon(words);
     if (status === EXIT.OK) notify("READY=1");
@@ -61,7 +68,7 @@ async function serve(
   ctx: CommandContext,
   daemon: boolean,
 ): Promise<number> {
-  const { queues, crypto, udp, offload } = ctx.options;
+  const { queues, crypto, udp, offload, netns } = ctx.options;
   const plan = memoryPlan(ctx.options);
   // Few threads, unless they are asked for, where memory is little.
   const threads = ctx.options.threads ?? (plan && "1");
@@ -73,6 +80,11 @@ async function serve(
     Deno.addSignalListener(signal, listener);
     return { signal, listener };
   });
+  for (const missing of hardenProcess()) log.verbose(missing);
+  const directory = stateDirectory(ctx.env);
+  const timestamps = directory === undefined
+    ? undefined
+    : new TimestampStore(directory, name, Date.now(), log);
   let device: Device;
   try {
     device = await Device.start({
@@ -86,6 +98,10 @@ async function serve(
       offload: offload as OffloadChoice | undefined,
       datagrams: udp as DatagramChoice | undefined,
       limits: plan?.limits,
+      timestamps,
+      harden: true,
+      netns: netns as string | undefined,
+      socketNetns: ctx.options["socket-netns"] as string | undefined,
       log,
     });
   } catch (error) {
@@ -108,6 +124,7 @@ async function serve(
   stopHeapWatch();
   tell("STOPPING=1", report);
   await device.close();
+  await timestamps?.close();
   // For reports and tests: whether all is given back, and what was dropped.
   log.verbose(`objects: ${JSON.stringify(device.objects())}`);
   log.verbose(`counters: ${JSON.stringify(device.counters())}`);

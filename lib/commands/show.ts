@@ -4,15 +4,12 @@
  *
  * @module
  */
-import { getDevice, listDevices, UapiError } from "../uapi_client.ts";
+import { getDevice, getStats, listDevices, UapiError } from "../uapi_client.ts";
+import { quote } from "../config_error.ts";
 import { nearest } from "../suggest.ts";
 import { CliError, EXIT } from "./errors.ts";
-import {
-  renderField,
-  renderJson,
-  renderPretty,
-  SHOW_FIELDS,
-} from "./show_render.ts";
+import { renderJson } from "./show_json.ts";
+import { renderField, renderPretty, SHOW_FIELDS } from "./show_render.ts";
 import type { DeviceState } from "../uapi_state.ts";
 import type { CommandContext } from "./context.ts";
 
@@ -33,7 +30,7 @@ function checkField(field: string | undefined): void {
   if (field === undefined || SHOW_FIELDS.includes(field)) return;
   const guess = nearest(field, SHOW_FIELDS);
   throw new CliError(
-    `show: ${JSON.stringify(field)} is not a field; ` +
+    `show: ${quote(field)} is not a field; ` +
       (guess ? `did you mean ${guess}?` : `fields: ${SHOW_FIELDS.join(", ")}`),
   );
 }
@@ -79,35 +76,43 @@ async function showAll(
       ctx.err(error.message);
     }
   }
-  if (ctx.options.json) ctx.out(renderJson(devices));
+  if (ctx.options.json) ctx.out(renderJson(devices, field));
   return names.length === 0 || devices.length > 0 ? EXIT.OK : EXIT.FAILED;
+}
+
+/** Live objects and drops of one device. */
+async function showStats(ctx: CommandContext, name: string): Promise<number> {
+  const stats = await getStats(name);
+  if (ctx.options.json) {
+    ctx.out(`${JSON.stringify(Object.fromEntries(stats))}\n`);
+    return EXIT.OK;
+  }
+  const lines = [...stats].map(([key, value]) => `${key}: ${value}\n`);
+  ctx.out(lines.join(""));
+  return EXIT.OK;
 }
 
 /** `wgd show [IF | all | interfaces] [FIELD]` */
 export async function runCommand(ctx: CommandContext): Promise<number> {
   const [name = "all", field] = ctx.args;
-  if (field !== undefined && (ctx.options.json || name === "interfaces")) {
-    throw new CliError(
-      ctx.options.json
-        ? "show: --json shows all fields; leave the field out"
-        : "show interfaces: no field can be given",
-    );
+  if (field !== undefined && name === "interfaces") {
+    throw new CliError("show interfaces: no field can be given");
+  }
+  if (
+    ctx.options.stats &&
+    (field !== undefined || ["all", "interfaces"].includes(name))
+  ) {
+    throw new CliError("show: --stats takes the name of one interface");
   }
   checkField(field);
-  try {
-    if (name === "interfaces") return await showInterfaces(ctx);
-    if (name === "all") return await showAll(ctx, field);
-    const device = await getDevice(name);
-    ctx.out(
-      ctx.options.json
-        ? renderJson([device])
-        : render(device, ctx, field, false),
-    );
-    return EXIT.OK;
-  } catch (error) {
-    if (error instanceof UapiError) {
-      throw new CliError(error.message, EXIT.FAILED, { cause: error });
-    }
-    throw error;
-  }
+  if (ctx.options.stats) return await showStats(ctx, name);
+  if (name === "interfaces") return await showInterfaces(ctx);
+  if (name === "all") return await showAll(ctx, field);
+  const device = await getDevice(name);
+  ctx.out(
+    ctx.options.json
+      ? renderJson([device], field)
+      : render(device, ctx, field, false),
+  );
+  return EXIT.OK;
 }

@@ -1,7 +1,7 @@
 /**
- * The output of `wgd show`, byte for byte that of wg(8) (show.c of
- * wireguard-tools 1.0.20210914), and as JSON with the keys of its wg-json.
- * Pure: device states in, text out.
+ * The output of `wgd show` and `wgd showconf`, byte for byte that of wg(8)
+ * (show.c and showconf.c of wireguard-tools 1.0.20210914). Pure: device states
+ * in, text out.
  *
  * @module
  */
@@ -199,6 +199,10 @@ export function renderPretty(
       text += line("preshared key", secret(peer.presharedKey));
     }
     if (peer.endpoint) text += line("endpoint", endpointOf(peer));
+    else if (peer.endpointName) {
+      // wgd's own: no other daemon looks up names.
+      text += line("endpoint", `${peer.endpointName} (pending)`);
+    }
     text += line("allowed ips", allowedIps(peer));
     if (peer.lastHandshakeSeconds) {
       text += line("latest handshake", ago(peer.lastHandshakeSeconds));
@@ -216,33 +220,28 @@ export function renderPretty(
   return text;
 }
 
-/** A value for JSON, or undefined, which JSON leaves out, if it is zero. */
-function nonZero(value: number | bigint): number | undefined {
-  return value ? Number(value) : undefined;
+/** The configuration as a file; `[Interface]` and a blank line always. */
+export function renderConfig(device: DeviceState): string {
+  let text = "[Interface]\n";
+  if (device.listenPort) text += `ListenPort = ${device.listenPort}\n`;
+  if (device.fwmark) text += `FwMark = ${fwmarkOf(device)}\n`;
+  if (device.privateKey) {
+    text += `PrivateKey = ${encodeKey(device.privateKey)}\n`;
+  }
+  return `${text}\n${device.peers.map(peerSection).join("\n")}`;
 }
 
-function jsonOfPeer(peer: PeerState): Record<string, unknown> {
-  return {
-    presharedKey: peer.presharedKey && encodeKey(peer.presharedKey),
-    endpoint: peer.endpoint && formatSocketAddress(peer.endpoint),
-    latestHandshake: nonZero(peer.lastHandshakeSeconds),
-    transferRx: nonZero(peer.rxBytes),
-    transferTx: nonZero(peer.txBytes),
-    persistentKeepalive: nonZero(peer.persistentKeepalive),
-    allowedIps: peer.allowedIps.map(formatCidr),
-  };
-}
-
-/** All devices as JSON, as wg-json prints `wg show all dump`: keys included. */
-export function renderJson(devices: readonly DeviceState[]): string {
-  const json = Object.fromEntries(devices.map((device) => [device.name, {
-    privateKey: device.privateKey && encodeKey(device.privateKey),
-    publicKey: device.publicKey && encodeKey(device.publicKey),
-    listenPort: nonZero(device.listenPort),
-    fwmark: nonZero(device.fwmark),
-    peers: Object.fromEntries(
-      device.peers.map((peer) => [encodeKey(peer.publicKey), jsonOfPeer(peer)]),
-    ),
-  }]));
-  return JSON.stringify(json, null, "\t") + "\n";
+function peerSection(peer: PeerState): string {
+  let text = `[Peer]\nPublicKey = ${encodeKey(peer.publicKey)}\n`;
+  if (peer.presharedKey) {
+    text += `PresharedKey = ${encodeKey(peer.presharedKey)}\n`;
+  }
+  if (peer.allowedIps.length > 0) {
+    text += `AllowedIPs = ${allowedIpsOf(peer, ", ")}\n`;
+  }
+  if (peer.endpoint) text += `Endpoint = ${endpointOf(peer)}\n`;
+  if (peer.persistentKeepalive) {
+    text += `PersistentKeepalive = ${peer.persistentKeepalive}\n`;
+  }
+  return text;
 }

@@ -1,155 +1,54 @@
 /**
- * The one table of commands and options: parsing, help and suggestions are made
- * from it, and its tests hold it together. Each command's code is loaded when
- * it runs, so that `wgd genkey` does not load a tunnel.
+ * The one table of commands and options: parsing, help, the man page,
+ * completions, suggestions and the README's list are made from it, and its
+ * tests hold it together. Rows are in `table_quick.ts` (wg-quick), `table_wg.ts`
+ * (wg) and here (wgd's own); `table_types.ts` says what a row is. Each
+ * command's code is loaded when it runs, so that `wgd genkey` does not load a
+ * tunnel.
  *
  * @module
  */
-import { LANES_MAX } from "../arena.ts";
-import { QUEUES_MAX } from "../tun.ts";
+import { QUICK_COMMANDS } from "./table_quick.ts";
 import { SYSTEM_COMMANDS } from "./table_system.ts";
-import type { CommandContext } from "./context.ts";
+import { DEVICE_OPTIONS, NETNS_OPTIONS } from "./table_types.ts";
+import { WG_COMMANDS } from "./table_wg.ts";
+import type { Command, CommandGroup } from "./table_types.ts";
 
-/** An option of a command: `--name`, with a value if `value` says so. */
-export interface Option {
-  /** Long name, without dashes. */
-  readonly name: string;
-  /** One letter. */
-  readonly short?: string;
-  /** What the value is called in help; absent for a flag. */
-  readonly value?: string;
-  /** The values that are allowed; absent if all are. */
-  readonly choices?: readonly string[];
-  /** The greatest number that is allowed, from 0 on; absent if it is no number. */
-  readonly max?: number;
-  readonly summary: string;
-}
+export { COMMON_OPTIONS, GLOBAL_OPTIONS } from "./table_types.ts";
+export type {
+  Command,
+  CommandGroup,
+  Option,
+  Variable,
+  Word,
+  WordKind,
+} from "./table_types.ts";
 
-/** A command of wgd. */
-export interface Command {
-  readonly name: string;
-  /** One line, without a full stop. */
-  readonly summary: string;
-  /** Arguments and options, as help shows them after the name. */
-  readonly usage: string;
-  /** Least and greatest number of positional arguments. */
-  readonly args: { readonly min: number; readonly max: number };
-  /** What it does, in paragraphs. */
-  readonly description: readonly string[];
-  /** Command lines, with `#` and what they do. */
-  readonly examples: readonly string[];
-  readonly options: readonly Option[];
-  /** Runs it; resolves to the exit status. */
-  run(ctx: CommandContext): Promise<number>;
-}
+/** The shells that completions are made for. */
+export const SHELLS = ["bash", "zsh", "fish"] as const;
 
-/** The options that every command has. */
-export const COMMON_OPTIONS: readonly Option[] = [
-  { name: "help", short: "h", summary: "Show this help" },
-];
-
-/** The options that stand before a command. */
-export const GLOBAL_OPTIONS: readonly Option[] = [
-  ...COMMON_OPTIONS,
-  { name: "version", short: "v", summary: "Show the version" },
-  {
-    name: "foreground",
-    short: "f",
-    summary: "With IF alone: as wgd run --foreground IF",
-  },
-];
-
-/** How a device is run; `run` and `up` have these in common. */
-const DEVICE_OPTIONS: readonly Option[] = [
-  {
-    name: "threads",
-    value: "N",
-    choices: ["0", "1", "2"],
-    summary: "Worker threads for packets",
-  },
-  {
-    name: "lanes",
-    value: "N",
-    max: LANES_MAX,
-    summary: "Threads that help to seal and open packets",
-  },
-  {
-    name: "queues",
-    value: "N",
-    max: QUEUES_MAX,
-    summary: "Queues of the interface",
-  },
-  {
-    name: "crypto",
-    value: "PROVIDER",
-    choices: ["auto", "wasm", "libcrypto", "noble"],
-    summary: "What encrypts packets",
-  },
-  {
-    name: "udp",
-    value: "PATH",
-    choices: ["batched", "plain"],
-    summary: "How datagrams are sent and received",
-  },
-  {
-    name: "offload",
-    value: "WHICH",
-    choices: ["auto", "tun", "udp", "none"],
-    summary: "Which super-packets are used",
-  },
-  {
-    name: "memory",
-    value: "MB",
-    max: 65_536,
-    summary: "What the daemon may take",
-  },
-];
-
-/** All commands, in the order in which help lists them. */
-export const COMMANDS: readonly Command[] = [
-  {
-    name: "up",
-    summary: "Set up an interface from a configuration file",
-    usage: "[OPTION]... FILE | IF",
-    args: { min: 1, max: 1 },
-    description: [
-      "Creates the interface, configures it and brings it up, as wg-quick " +
-      "does. FILE is named after the interface, as in ./wg0.conf; IF alone " +
-      "means /etc/wireguard/IF.conf.",
-      "A file with an error in it is refused whole, before anything is done.",
-    ],
-    examples: [
-      "wgd up wg0            # from /etc/wireguard/wg0.conf",
-      "wgd up ./office.conf  # an interface called office",
-    ],
-    options: DEVICE_OPTIONS,
-    run: async (ctx) => (await import("./up.ts")).runCommand(ctx),
-  },
-  {
-    name: "down",
-    summary: "Take down an interface that up has set up",
-    usage: "FILE | IF",
-    args: { min: 1, max: 1 },
-    description: [
-      "Removes the interface, with its addresses and routes, and ends its " +
-      "daemon.",
-    ],
-    examples: ["wgd down wg0"],
-    options: [],
-    run: async (ctx) => (await import("./down.ts")).runCommand(ctx),
-  },
+/** wgd's own commands, in the order in which help lists them. */
+const OWN_COMMANDS: readonly Command[] = [
   {
     name: "run",
     summary: "Run an interface, to be configured with wg(8) or wgd",
     usage: "[OPTION]... IF",
     args: { min: 1, max: 1 },
+    words: [{}], // a new name
     description: [
       "Creates the interface, goes into the background and listens on " +
       "/var/run/wireguard/IF.sock, as wireguard-go does. The word run can be " +
       "left out. The daemon ends on SIGINT or SIGTERM, when the interface is " +
       "deleted, and when its socket is.",
-      "Environment: LOG_LEVEL (verbose, error, silent), WG_TUN_FD, " +
-      "WG_UAPI_FD, WG_PROCESS_FOREGROUND=1.",
+    ],
+    environment: [
+      { name: "LOG_LEVEL", summary: "verbose, error (default) or silent" },
+      { name: "WG_TUN_FD", summary: "descriptor of an open TUN" },
+      { name: "WG_UAPI_FD", summary: "descriptor of a listening socket" },
+      {
+        name: "WG_PROCESS_FOREGROUND",
+        summary: "1: as --foreground",
+      },
     ],
     examples: [
       "wgd run wg0                          # in the background",
@@ -163,62 +62,9 @@ export const COMMANDS: readonly Command[] = [
         summary: "Stay in the foreground",
       },
       ...DEVICE_OPTIONS,
+      ...NETNS_OPTIONS,
     ],
     run: async (ctx) => (await import("./run.ts")).runCommand(ctx),
-  },
-  {
-    name: "show",
-    summary: "Show interfaces and peers",
-    usage: "[--json] [IF | all | interfaces] [FIELD]",
-    args: { min: 0, max: 2 },
-    description: [
-      "Shows the configuration and state of one interface or all, as wg show " +
-      "does, whatever userspace daemon runs them.",
-      "FIELD: public-key, private-key, listen-port, fwmark, peers, " +
-      "preshared-keys, endpoints, allowed-ips, latest-handshakes, transfer, " +
-      "persistent-keepalive, dump. Fields and JSON contain secret keys.",
-      "Environment: WG_COLOR_MODE (always, never, auto), NO_COLOR, " +
-      "WG_HIDE_KEYS (never, always).",
-    ],
-    examples: [
-      "wgd show",
-      "wgd show wg0 latest-handshakes",
-      "wgd show all --json",
-    ],
-    options: [{ name: "json", summary: "Print JSON" }],
-    run: async (ctx) => (await import("./show.ts")).runCommand(ctx),
-  },
-  {
-    name: "genkey",
-    summary: "Print a new private key",
-    usage: "",
-    args: { min: 0, max: 0 },
-    description: ["Prints a new private key in base64."],
-    examples: ["(umask 077 && wgd genkey > private.key)"],
-    options: [],
-    run: async (ctx) => (await import("./keys.ts")).genkeyCommand(ctx),
-  },
-  {
-    name: "genpsk",
-    summary: "Print a new preshared key",
-    usage: "",
-    args: { min: 0, max: 0 },
-    description: ["Prints a new preshared key in base64."],
-    examples: ["(umask 077 && wgd genpsk > preshared.key)"],
-    options: [],
-    run: async (ctx) => (await import("./keys.ts")).genpskCommand(ctx),
-  },
-  {
-    name: "pubkey",
-    summary: "Print the public key of a private key",
-    usage: "< PRIVATE-KEY",
-    args: { min: 0, max: 0 },
-    description: [
-      "Reads a private key from standard input and prints its public key.",
-    ],
-    examples: ["wgd pubkey < private.key > public.key"],
-    options: [],
-    run: async (ctx) => (await import("./keys.ts")).pubkeyCommand(ctx),
   },
   {
     name: "selftest",
@@ -234,8 +80,80 @@ export const COMMANDS: readonly Command[] = [
     options: [],
     run: async (ctx) => (await import("./selftest.ts")).runCommand(ctx),
   },
-  ...SYSTEM_COMMANDS,
+  {
+    name: "help",
+    summary: "Show help on a command",
+    usage: "[COMMAND]",
+    args: { min: 0, max: 1 },
+    words: [{ kinds: ["command"] }],
+    description: [
+      "Shows what a command does, its options and examples; without COMMAND, " +
+      "the list of commands.",
+    ],
+    examples: ["wgd help up"],
+    options: [],
+    run: async (ctx) => (await import("./help.ts")).runCommand(ctx),
+  },
+  {
+    name: "man",
+    summary: "Print the manual page",
+    usage: "",
+    args: { min: 0, max: 0 },
+    description: [
+      "Prints the manual page wgd(8) as roff, to be shown by man or installed.",
+    ],
+    examples: [
+      "wgd man | man -l -",
+      "wgd man > /usr/local/share/man/man8/wgd.8",
+    ],
+    options: [],
+    run: async (ctx) => (await import("./man.ts")).runCommand(ctx),
+  },
+  {
+    name: "completions",
+    summary: "Print a completion script for a shell",
+    usage: SHELLS.join(" | "),
+    args: { min: 1, max: 1 },
+    words: [{ choices: SHELLS }],
+    description: [
+      "Prints a script that completes commands, options, interfaces, peers " +
+      "and files of wgd in that shell.",
+    ],
+    examples: [
+      "source <(wgd completions bash)",
+      "wgd completions zsh > /usr/local/share/zsh/site-functions/_wgd",
+      "wgd completions fish > ~/.config/fish/completions/wgd.fish",
+    ],
+    options: [],
+    run: async (ctx) => (await import("./completions.ts")).runCommand(ctx),
+  },
+  {
+    name: "version",
+    summary: "Show the version",
+    usage: "",
+    args: { min: 0, max: 0 },
+    description: ["Shows the version, as --version does."],
+    examples: ["wgd version"],
+    options: [],
+    run: async (ctx) => (await import("./version.ts")).runCommand(ctx),
+  },
 ];
+
+/** All commands, in the order in which help lists them. */
+export const COMMAND_GROUPS: readonly CommandGroup[] = [
+  {
+    title: "Interfaces from files, as with wg-quick",
+    commands: QUICK_COMMANDS,
+  },
+  { title: "Devices and keys, as with wg", commands: WG_COMMANDS },
+  { title: "wgd itself", commands: OWN_COMMANDS },
+  { title: "wgd as a part of the system", commands: SYSTEM_COMMANDS },
+];
+
+/** The commands of all groups. */
+export const COMMANDS: readonly Command[] = COMMAND_GROUPS.flatMap(
+  ({ commands }) => commands,
+);
 
 /** The command of this name. */
 export function findCommand(name: string): Command | undefined {

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { Command, Option } from "./table.ts";
+import type { Command, Option } from "./table_types.ts";
 
 const PLACE_OPTIONS: readonly Option[] = [
   {

@@ -1,93 +1,77 @@
 /**
  * `wgd up FILE|IF`: an interface from a configuration file, as wg-quick(8).
- * The file is read, checked and its names resolved before anything is touched.
+ * The file is read, checked and its names looked up, and the whole plan made,
+ * before anything is touched.
  *
  * @module
  */
-import { lookup } from "node:dns/promises";
-import {
-  type Config,
-  interfaceNameOf,
-  isInterfaceName,
-  parseConfig,
-  worldAccessibleWarning,
-} from "../config.ts";
 import { startDaemon } from "../daemon.ts";
-import { type Endpoint, parseIp, type SocketAddress } from "../ip.ts";
 import { notify } from "../notify.ts";
 import {
-  addressSteps,
-  routeSteps,
-  runCommandLine,
-  runPlan,
-  type Step,
-  StepError,
-  unsupported,
-} from "../quick.ts";
+  type FactsOptions,
+  gatherFacts,
+  lacking,
+  withoutEffect,
+} from "../quick_facts.ts";
+import { type Facts, type Job, type Plan, planUp } from "../quick_plan.ts";
+import { PlanRun, Runner, StepError } from "../quick_run.ts";
+import {
+  ownNamespace,
+  readState,
+  removeState,
+  writeState,
+} from "../quick_state.ts";
+import { formatPlan } from "../quick_step.ts";
 import { closeSockets, openSockets } from "../socket.ts";
 import { cString, ERRNO, libc, SysError } from "../sys/libc.ts";
-import { setDevice } from "../uapi_client.ts";
-import { formatSet, type PeerUpdate } from "../uapi_state.ts";
+import { getDevice, listDevices, setDevice } from "../uapi_client.ts";
+import { formatSet } from "../uapi_state.ts";
 import type { CommandContext } from "./context.ts";
+import { daemonEnded } from "./down.ts";
 import { CliError, EXIT } from "./errors.ts";
+import {
+  asCliError,
+  configFileOf,
+  readConfig,
+  type ResolvedPeers,
+  resolvePeers,
+  sendNames,
+  withSignals,
+} from "./quick_file.ts";
 import { deviceArguments } from "./run.ts";
-
-const CONFIG_DIRECTORY = "/etc/wireguard";
-
-/** A configuration file by path or by the name of its interface. */
-export interface ConfigFile {
-  readonly path: string;
-  readonly name: string;
-}
-
-/** The file that an argument of `up` or `down` means. */
-export function configFileOf(argument: string): ConfigFile {
-  if (isInterfaceName(argument) && !argument.endsWith(".conf")) {
-    return { path: `${CONFIG_DIRECTORY}/${argument}.conf`, name: argument };
-  }
-  const name = interfaceNameOf(argument);
-  if (name === null) {
-    throw new CliError(
-      `${JSON.stringify(argument)} is no configuration; expected the name of ` +
-        "an interface, or a file named after one as in ./wg0.conf",
-      EXIT.USAGE,
-    );
-  }
-  return { path: argument, name };
-}
 
 /** Runs `wgd up`. */
 export async function runCommand(ctx: CommandContext): Promise<number> {
   const { path, name } = configFileOf(ctx.args[0]);
   const config = readConfig(path, ctx);
-  const problems = unsupported(config);
+  const isDryRun = ctx.options["dry-run"] === true;
+  if (!isDryRun) await assertAbsent(name);
+  const peers = await resolvePeers(path, config, ctx);
+  if (!isDryRun) probePort(path, config.interface.listenPort ?? 0);
+  const about: FactsOptions = {
+    name,
+    config,
+    endpoints: peers.endpoints,
+    exists: false,
+    mark: config.interface.fwmark ?? 0,
+  };
+  const facts = await gatherFacts(about);
+  const problems = lacking(config, facts);
   if (problems.length > 0) {
     throw new CliError(problems.map((text) => `${path}: ${text}`).join("\n"));
   }
-  const peers = await resolvePeers(path, config);
-  if (linkExists(name)) {
-    throw new CliError(`${name} exists already; wgd down ${name} removes it`);
-  }
-  probePort(path, config.interface.listenPort ?? 0);
-  const steps = plan(name, config, peers, deviceArguments(ctx.options));
-  let interrupted = false;
-  const onSignal = (): void => {
-    interrupted = true;
-  };
-  const signals = ["SIGINT", "SIGTERM"] as const;
-  for (const signal of signals) Deno.addSignalListener(signal, onSignal);
-  try {
-    await runPlan(steps, ctx.err, () => interrupted);
-  } catch (error) {
-    // The daemon has told why on stderr.
-    if (error instanceof DaemonError) return error.status;
-    if (!(error instanceof StepError)) throw error;
-    throw new CliError(error.message, EXIT.FAILED, { cause: error });
-  } finally {
-    for (const signal of signals) Deno.removeSignalListener(signal, onSignal);
-  }
-  notify("READY=1");
+  for (const text of withoutEffect(config)) ctx.err(`${path}: ${text}`);
+  const daemonOptions = deviceArguments(ctx.options);
+  const job: Job = { name, path, config, daemonOptions };
+  const plan = planUp(job, withoutMark(facts));
+  if (isDryRun) ctx.out(formatPlan([...plan.start, ...plan.rest]));
+  else return await new Up(ctx, job, peers, about).run(plan);
   return EXIT.OK;
+}
+
+/** The file's mark is the plan's own doing. */
+function withoutMark(facts: Facts): Facts {
+  return { ...facts, deviceMark: 0 };
 }
 
 /** The daemon did not start; `status` is what it ended with. */
@@ -97,58 +81,147 @@ class DaemonError extends StepError {
   }
 }
 
-function readConfig(path: string, ctx: CommandContext): Config {
-  let text: string;
-  try {
-    text = Deno.readTextFileSync(path);
-    const directory = path.replace(/[^/]*$/, "") || ".";
-    const { mode } = Deno.statSync(path);
-    const warning = worldAccessibleWarning(
-      path,
-      mode ?? 0,
-      Deno.statSync(directory).mode ?? 0,
-    );
-    if (warning !== null) ctx.err(warning);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) {
-      throw new CliError(`${path}: no such file`);
+/** One run of `up`. */
+class Up {
+  readonly #ctx: CommandContext;
+  readonly #job: Job;
+  readonly #peers: ResolvedPeers;
+  readonly #about: FactsOptions;
+  readonly #runner: Runner;
+  readonly #plan: PlanRun;
+
+  constructor(
+    ctx: CommandContext,
+    job: Job,
+    peers: ResolvedPeers,
+    about: FactsOptions,
+  ) {
+    this.#ctx = ctx;
+    this.#job = job;
+    this.#peers = peers;
+    this.#about = about;
+    this.#runner = new Runner({
+      say: ctx.err,
+      own: {
+        run: (argv) => this.#start(argv),
+        setconf: () => this.#configure(),
+        set: ([, , , , mark]) =>
+          setDevice(job.name, formatSet({ fwmark: Number(mark) })),
+      },
+    });
+    this.#plan = new PlanRun(this.#runner, (steps) => this.#note(steps, false));
+  }
+
+  /** @returns the exit status */
+  async run(plan: Plan): Promise<number> {
+    return await withSignals(this.#runner, async () => {
+      try {
+        await this.#runAll(plan);
+        notify("READY=1");
+        return EXIT.OK;
+      } catch (error) {
+        await this.#unwind();
+        // The daemon has told why on stderr.
+        if (error instanceof DaemonError) return error.status;
+        throw asCliError(error);
+      }
+    });
+  }
+
+  async #runAll({ start, rest }: Plan): Promise<void> {
+    await this.#plan.run(start);
+    const { config, name } = this.#job;
+    let steps = rest;
+    if (config.interface.preUp.length > 0) {
+      // They may have changed routes, and the interface.
+      const { fwmark } = await getDevice(name);
+      const facts = await gatherFacts({
+        ...this.#about,
+        exists: true,
+        mark: config.interface.fwmark || fwmark,
+      });
+      steps = planUp(this.#job, facts).rest;
     }
-    throw error;
+    await this.#plan.run(steps);
+    if (this.#runner.interrupted) throw new StepError(["up"], "interrupted");
+    this.#note(this.#plan.done, true);
   }
-  const config = parseConfig(text, { file: path });
-  for (const warning of config.warnings) ctx.err(warning);
-  return config;
+
+  #note(steps: PlanRun["done"], complete: boolean): void {
+    const { name, path } = this.#job;
+    writeState({ name, path, namespace: ownNamespace(), complete, steps });
+  }
+
+  async #unwind(): Promise<void> {
+    const { name } = this.#job;
+    const started = this.#plan.done.length > 0;
+    const problems = await this.#plan.unwind();
+    for (const problem of problems) {
+      this.#ctx.err(`wgd: could not be undone: ${problem}`);
+    }
+    if (problems.length > 0) return; // the notes tell `down` of it
+    if (started) await daemonEnded(name);
+    removeState(name);
+  }
+
+  async #start(argv: readonly string[]): Promise<void> {
+    const status = await startDaemon(argv.slice(1));
+    if (status !== 0) throw new DaemonError(argv, status);
+  }
+
+  async #configure(): Promise<void> {
+    const { name, config } = this.#job;
+    const { privateKey, listenPort, fwmark } = config.interface;
+    const peers = this.#peers.targets.map((peer) => ({
+      ...peer,
+      replaceAllowedIps: true,
+    }));
+    const text = formatSet({ privateKey, listenPort, fwmark, peers });
+    await setDevice(name, text);
+    await sendNames(name, this.#peers.named, this.#ctx);
+  }
 }
 
-async function resolvePeers(
-  path: string,
-  config: Config,
-): Promise<PeerUpdate[]> {
-  return await Promise.all(config.peers.map(async (peer) => ({
-    publicKey: peer.publicKey,
-    presharedKey: peer.presharedKey,
-    endpoint: peer.endpoint && await resolve(path, peer.endpoint),
-    persistentKeepalive: peer.persistentKeepalive,
-    replaceAllowedIps: true,
-    allowedIps: peer.allowedIps,
-  })));
+/** @throws CliError that says what is there, and what to do about it */
+async function assertAbsent(name: string): Promise<void> {
+  const state = readState(name);
+  const exists = linkExists(name);
+  if (state === undefined || state.namespace !== ownNamespace()) {
+    if ((await listDevices()).includes(name) && !exists) {
+      throw new CliError(`${name} is up in another network namespace`);
+    }
+    if (exists) {
+      throw new CliError(`${name} exists already; ${await remedy(name)}`);
+    }
+    return;
+  }
+  if (exists && state.complete) {
+    throw new CliError(`${name} exists already; wgd down ${name} removes it`);
+  }
+  const left = state.steps.filter(({ slot, linked }) =>
+    exists || !(linked || slot === "interface")
+  );
+  if (state.complete && left.length === 0) {
+    removeState(name); // its daemon has ended, and all went with it
+    return;
+  }
+  const what = left.map(({ slot }) => slot).join(", ") || "nothing yet";
+  const why = state.complete
+    ? "the interface is gone, but not all that was set for it"
+    : "an earlier wgd up was killed, or is still at work";
+  throw new CliError(
+    `${name} is half up: ${why} (${what}); wgd down ${name} removes it`,
+  );
 }
 
-async function resolve(path: string, to: Endpoint): Promise<SocketAddress> {
-  const [host, scope = ""] = to.host.split("%");
-  const literal = parseIp(host);
-  if (literal !== null) return { address: literal, port: to.port, scope };
+async function remedy(name: string): Promise<string> {
   try {
-    const found = await lookup(to.host);
-    const address = parseIp(found.address);
-    if (address !== null) return { address, port: to.port, scope: "" };
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new CliError(
-      `${path}: cannot resolve the endpoint ${to.host}: ${reason}`,
-    );
+    await getDevice(name);
+    return `wgd down ${name} removes it`;
+  } catch {
+    return "it is no WireGuard interface, or its daemon does not answer; " +
+      `ip link delete dev ${name} removes it`;
   }
-  throw new CliError(`${path}: the endpoint ${to.host} has no address`);
 }
 
 /** Fails while nothing is touched yet if the port cannot be listened on. */
@@ -167,33 +240,4 @@ function probePort(path: string, port: number): void {
 /** In the network namespace of this thread; /sys may show another one. */
 function linkExists(name: string): boolean {
   return libc().if_nametoindex(cString(name)) !== 0;
-}
-
-function plan(
-  name: string,
-  config: Config,
-  peers: PeerUpdate[],
-  options: string[],
-): Step[] {
-  const run = ["run", ...options, name];
-  const { privateKey, listenPort, fwmark } = config.interface;
-  return [
-    {
-      argv: ["wgd", ...run],
-      run: async (): Promise<void> => {
-        const status = await startDaemon(run);
-        if (status !== 0) throw new DaemonError(["wgd", ...run], status);
-      },
-      undo: () => runCommandLine(["ip", "link", "delete", "dev", name]),
-    },
-    {
-      argv: ["wgd", "setconf", name],
-      run: async (): Promise<void> => {
-        const text = formatSet({ privateKey, listenPort, fwmark, peers });
-        await setDevice(name, text);
-      },
-    },
-    ...addressSteps(name, config),
-    ...routeSteps(name, config),
-  ];
 }

@@ -66,12 +66,13 @@ function hexValue(code: number): number {
 
 /** Lower-case hexadecimal, two characters a byte. */
 export function toHex(bytes: Uint8Array): string {
-  let text = "";
+  const codes = new Array<number>(2 * bytes.length);
   for (let i = 0; i < bytes.length; i++) {
     const byte = bytes[i];
-    text += String.fromCharCode(hexDigit(byte >> 4), hexDigit(byte & 15));
+    codes[2 * i] = hexDigit(byte >> 4);
+    codes[2 * i + 1] = hexDigit(byte & 15);
   }
-  return text;
+  return String.fromCharCode(...codes);
 }
 
 /**

@@ -14,4 +14,5 @@ export { createWasmBlake2s } from "./blake2s_wasm.ts";
 export * from "./bytes.ts";
 export * from "./chacha.ts";
 export * from "./checksum.ts";
+export { sealCookie } from "./cookie_seal.ts";
 export * from "./x25519.ts";

@@ -58,6 +58,27 @@ const SYMBOLS = {
   clock_gettime: { parameters: ["i32", "buffer"], result: "i32" }, // clockid_t, timespec *
   if_indextoname: { parameters: ["u32", "buffer"], result: "pointer" },
   if_nametoindex: { parameters: ["buffer"], result: "u32" },
+  setns: { parameters: ["i32", "i32"], result: "i32" }, // int fd, int nstype
+  prctl: { parameters: ["i32", "u32", "u32", "u32", "u32"], result: "i32" }, // int, unsigned long ...
+  setrlimit: { parameters: ["i32", "buffer"], result: "i32" }, // int, const rlimit *
+  capget: { parameters: ["buffer", "buffer"], result: "i32" }, // cap_user_header_t, cap_user_data_t
+  capset: { parameters: ["buffer", "buffer"], result: "i32" },
+  mmap: {
+    parameters: ["u64", "u64", "i32", "i32", "i32", "i64"],
+    result: "u64",
+  }, // void *, size_t, int, int, int, off_t
+  madvise: { parameters: ["u64", "u64", "i32"], result: "i32" }, // void *, size_t, int
+  mlock2: { parameters: ["u64", "u64", "u32"], result: "i32", optional: true }, // const void *, size_t, unsigned
+  lseek: { parameters: ["i32", "i64", "i32"], result: "i64" }, // int, off_t, int
+  readlink: { parameters: ["buffer", "buffer", "u32"], result: "i32" }, // const char *, char *, size_t
+  statx: {
+    parameters: ["i32", "buffer", "i32", "u32", "buffer"],
+    result: "i32",
+    optional: true,
+  }, // int, const char *, int, unsigned, struct statx *
+  opendir: { parameters: ["buffer"], result: "pointer" }, // const char *
+  readdir: { parameters: ["pointer"], result: "pointer" }, // DIR *
+  closedir: { parameters: ["pointer"], result: "i32" }, // DIR *
   umask: { parameters: ["u32"], result: "u32" },
   setsid: { parameters: [], result: "i32" },
   strerror: { parameters: ["i32"], result: "pointer" },
@@ -156,6 +177,11 @@ export class SysError extends Error {
   constructor(readonly call: string, readonly errno: number) {
     super(`${call}: ${strerror(errno)} (${errnoName(errno)})`);
   }
+
+  /** What the system says of the number. */
+  get reason(): string {
+    return strerror(this.errno);
+  }
 }
 
 /** Gives `result` back, or throws {@link SysError} for a negative one. */
@@ -186,6 +212,7 @@ export function signalEvent(fd: number): void {
 }
 
 const CLOCK_REALTIME = 0;
+const CLOCK_MONOTONIC = 1;
 const CLOCK_BOOTTIME = 7;
 const timespec = new BigInt64Array(2);
 const timespecWords = new Uint32Array(timespec.buffer);
@@ -194,6 +221,13 @@ const timespecWords = new Uint32Array(timespec.buffer);
 export function bootMs(): number {
   libc().clock_gettime(CLOCK_BOOTTIME, timespec);
   return timespecWords[0] * 1000 + Math.floor(timespecWords[2] / 1e6);
+}
+
+/** Milliseconds that the machine has been suspended since it booted. */
+export function suspendedMs(): number {
+  const boot = bootMs();
+  libc().clock_gettime(CLOCK_MONOTONIC, timespec);
+  return boot - timespecWords[0] * 1000 - Math.floor(timespecWords[2] / 1e6);
 }
 
 /** Wall clock in milliseconds since the epoch, with a fraction. */

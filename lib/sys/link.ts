@@ -1,87 +1,158 @@
 /**
- * State of network links: flags and MTU by ioctl, changes by an rtnetlink
- * socket, both of the network namespace in which they were opened.
+ * State of the interface: up, MTU and namespace, by rtnetlink, wherever it is.
+ *
+ * The sockets stay in the namespace in which the watch was made. Another one is
+ * asked about by the number that the system gives it here, so that following an
+ * interface takes CAP_NET_ADMIN and nothing more: no thread changes its
+ * namespace.
  *
  * @module
  */
-import { check, cString, libc } from "./libc.ts";
+import { closeDescriptor } from "./descriptors.ts";
+import { check, cString, libc, SysError } from "./libc.ts";
+import {
+  findAttribute,
+  NetlinkRequests,
+  openNotices,
+  RTMGRP,
+  u32,
+} from "./netlink.ts";
+import { currentNetns, type NetnsId, netnsOf, openTunNetns } from "./netns.ts";
+
+const RTM_GETLINK = 18;
+const RTM_NEWNSID = 88;
+const RTM_GETNSID = 90;
+const IFINFOMSG_BYTES = 16;
+const IFINFOMSG_FLAGS = 8;
+const IFLA_IFNAME = 3;
+const IFLA_MTU = 4;
+const IFLA_TARGET_NETNSID = 46;
+const RTGENMSG_BYTES = 4;
+const NETNSA_NSID = 1;
+const NETNSA_FD = 3;
+const IFF_UP = 1;
 
 const AF_INET = 2;
-const AF_NETLINK = 16;
 const SOCK_DGRAM = 2;
-const SOCK_RAW = 3;
-const SOCK_NONBLOCK = 0x800;
 const SOCK_CLOEXEC = 0x80000;
-const NETLINK_ROUTE = 0;
-const RTMGRP_LINK = 1;
-const SOCKADDR_NL_BYTES = 12;
-const SIOCGIFFLAGS = 0x8913;
-const SIOCGIFMTU = 0x8921;
 const SIOCSIFMTU = 0x8922;
 const IFREQ_BYTES = 40;
 const IFREQ_DATA = 16;
-const IFF_UP = 1;
 
-/** Watches and asks for links of one network namespace. */
+/** Sets the MTU of an interface in this thread's namespace. @throws SysError */
+export function setMtu(name: string, mtu: number): void {
+  const c = libc();
+  const ifreq = new Uint8Array(IFREQ_BYTES);
+  ifreq.set(cString(name).subarray(0, IFREQ_DATA - 1));
+  new DataView(ifreq.buffer).setInt32(IFREQ_DATA, mtu, true);
+  const call = `set the MTU of ${name}`;
+  const fd = check(c.socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), call);
+  try {
+    check(c.ioctl(fd, SIOCSIFMTU, ifreq), call);
+  } finally {
+    c.close(fd);
+  }
+}
+
+/** State of an interface. */
+export interface LinkState {
+  readonly up: boolean;
+  readonly mtu: number;
+  /** Where it is. */
+  readonly netns: NetnsId;
+}
+
+/** Watches links, and asks for the state of one TUN. */
 export class LinkWatch {
   /** Readable when some link changed. */
   readonly fd: number;
-  readonly #query: number;
-  readonly #ifreq = new Uint8Array(IFREQ_BYTES);
+  /** The namespace that the watch is in. */
+  readonly home: NetnsId;
+  readonly #tunFd: number;
+  readonly #requests: NetlinkRequests;
 
   /** @throws SysError when the system gives no sockets */
-  constructor() {
-    const c = libc();
-    const flags = SOCK_NONBLOCK | SOCK_CLOEXEC;
-    this.#query = check(
-      c.socket(AF_INET, SOCK_DGRAM | flags, 0),
-      "open a socket for the link's state",
-    );
-    this.fd = check(
-      c.socket(AF_NETLINK, SOCK_RAW | flags, NETLINK_ROUTE),
-      "open an rtnetlink socket",
-    );
-    const address = new Uint8Array(SOCKADDR_NL_BYTES);
-    const view = new DataView(address.buffer);
-    view.setUint16(0, AF_NETLINK, true);
-    view.setUint32(8, RTMGRP_LINK, true);
-    check(c.bind(this.fd, address, address.length), "bind rtnetlink");
+  constructor(tunFd: number) {
+    this.#tunFd = tunFd;
+    this.home = currentNetns();
+    this.#requests = new NetlinkRequests();
+    try {
+      this.fd = openNotices(RTMGRP.LINK, true);
+    } catch (error) {
+      this.#requests.close();
+      throw error;
+    }
   }
 
-  /** Flags and MTU of the link, or undefined where there is none of this name. */
-  state(name: string): { up: boolean; mtu: number } | undefined {
-    const flags = this.#ioctl(name, SIOCGIFFLAGS);
-    if (flags === undefined) return undefined;
-    const up = (flags.getInt16(IFREQ_DATA, true) & IFF_UP) !== 0;
-    const mtu = this.#ioctl(name, SIOCGIFMTU);
-    if (mtu === undefined) return undefined;
-    return { up, mtu: mtu.getInt32(IFREQ_DATA, true) };
+  /** State of the interface, or undefined where there is none of this name. */
+  state(name: string): LinkState | undefined {
+    const place = this.#place();
+    const answer = this.#requests.request(
+      RTM_GETLINK,
+      new Uint8Array(IFINFOMSG_BYTES),
+      [
+        [IFLA_IFNAME, cString(name)],
+        [IFLA_TARGET_NETNSID, place.number],
+      ],
+    );
+    if (answer.error !== 0) return undefined;
+    const mtu = findAttribute(answer.body, IFINFOMSG_BYTES, IFLA_MTU);
+    if (mtu < 0) return undefined;
+    return {
+      up: (answer.body.getUint32(IFINFOMSG_FLAGS, true) & IFF_UP) !== 0,
+      mtu: answer.body.getUint32(mtu, true),
+      netns: place.netns,
+    };
   }
 
-  /** Sets the MTU. @throws SysError */
-  setMtu(name: string, mtu: number): void {
-    this.#name(name);
-    new DataView(this.#ifreq.buffer).setInt32(IFREQ_DATA, mtu, true);
-    check(
-      libc().ioctl(this.#query, SIOCSIFMTU, this.#ifreq),
-      `set the MTU of ${name}`,
+  /** Where the interface is; `number` is undefined at home. */
+  #place(): { netns: NetnsId; number: Uint8Array | undefined } {
+    const fd = openTunNetns(this.#tunFd);
+    // Linux before 5.0 does not tell: then it is looked for at home.
+    if (fd < 0) return { netns: this.home, number: undefined };
+    try {
+      const netns = netnsOf(fd);
+      if (netns === this.home) return { netns, number: undefined };
+      return { netns, number: u32(this.#numberOf(fd)) };
+    } finally {
+      libc().close(fd);
+    }
+  }
+
+  /** Number of a namespace here; it is given one, so that its notices come. */
+  #numberOf(fd: number): number {
+    let number = this.#askNumber(fd);
+    if (number < 0) {
+      const { error } = this.#requests.request(
+        RTM_NEWNSID,
+        new Uint8Array(RTGENMSG_BYTES),
+        [[NETNSA_NSID, u32(-1)], [NETNSA_FD, u32(fd)]],
+        true,
+      );
+      if (error !== 0) {
+        throw new SysError("number the interface's namespace", error);
+      }
+      number = this.#askNumber(fd);
+    }
+    return number;
+  }
+
+  #askNumber(fd: number): number {
+    const { error, body } = this.#requests.request(
+      RTM_GETNSID,
+      new Uint8Array(RTGENMSG_BYTES),
+      [[NETNSA_FD, u32(fd)]],
     );
+    if (error !== 0) {
+      throw new SysError("ask for the number of a namespace", error);
+    }
+    const at = findAttribute(body, RTGENMSG_BYTES, NETNSA_NSID);
+    return at < 0 ? -1 : body.getInt32(at, true);
   }
 
   /** Closes both sockets. */
   close(): void {
-    libc().close(this.fd);
-    libc().close(this.#query);
-  }
-
-  #ioctl(name: string, request: number): DataView | undefined {
-    this.#name(name);
-    if (libc().ioctl(this.#query, request, this.#ifreq) < 0) return undefined;
-    return new DataView(this.#ifreq.buffer);
-  }
-
-  #name(name: string): void {
-    this.#ifreq.fill(0);
-    this.#ifreq.set(cString(name).subarray(0, IFREQ_DATA - 1));
+    closeDescriptor(this.fd);
+    this.#requests.close();
   }
 }

@@ -52,6 +52,11 @@ export class ArenaMemory {
     return Deno.UnsafePointer.create(this.#base + BigInt(offset));
   }
 
+  /** Address of `bytes` bytes from byte `offset` on. */
+  range(offset: number, bytes: number): { address: bigint; bytes: number } {
+    return { address: this.#base + BigInt(offset), bytes };
+  }
+
   /** Stores the address of byte `offset` in the two words at `word`. */
   setAddress(word: number, offset: number): void {
     const low = this.#low + offset;

@@ -11,7 +11,6 @@ import {
   type ArenaLimits,
   BATCH,
   HEADER,
-  SLOT_HEADROOM,
   THREAD_INBOUND,
   THREAD_OUTBOUND,
 } from "../../lib/arena.ts";
@@ -182,6 +181,7 @@ export class MemoryDevice implements TunPort {
         return network.nowMs + network.wallOffsetMs;
       },
       outbound,
+      more: () => this.#controlAwake = true,
     });
     const allowedIps = new AllowedIpsReader(arena);
     const part = (thread: number) => ({
@@ -355,6 +355,7 @@ class MemorySender implements DatagramSender {
 class MemoryReceiver implements DatagramReceiver {
   readonly #device: MemoryDevice;
   readonly #lengths = new Int32Array(BATCH);
+  readonly #ds = new Uint8Array(BATCH);
 
   constructor(device: MemoryDevice) {
     this.#device = device;
@@ -364,7 +365,8 @@ class MemoryReceiver implements DatagramReceiver {
     const { arena, incoming } = this.#device;
     const n = Math.min(count, incoming.length);
     for (let i = 0; i < n; i++) {
-      const { bytes, from, to } = incoming[i];
+      const { bytes, from, to, ds } = incoming[i];
+      this.#ds[i] = ds;
       arena.u8.set(bytes, arena.rxPayload(slots[i]));
       this.#lengths[i] = bytes.length;
       const word = arena.rxEndpoint(slots[i]);
@@ -383,6 +385,10 @@ class MemoryReceiver implements DatagramReceiver {
 
   size(_i: number): number {
     return 0;
+  }
+
+  ds(i: number): number {
+    return this.#ds[i];
   }
 
   length(i: number): number {

@@ -4,10 +4,10 @@
  */
 import type { Namespace } from "./lab.ts";
 import { attempt, type Finished, Process, run, until } from "./process.ts";
-import { wgdCommand, wireguardGoCommand } from "./requirements.ts";
+import { otherCommand, wgdCommand } from "./requirements.ts";
 
-/** Whose daemon. */
-export type Implementation = "wgd" | "wireguard-go";
+/** Whose daemon; boringtun is for benchmarks alone. */
+export type Implementation = "wgd" | "wireguard-go" | "boringtun";
 
 /** How a daemon is started. */
 export interface DaemonOptions {
@@ -61,9 +61,10 @@ export class Daemon implements AsyncDisposable {
     this.name = options.name;
     const argv = implementation === "wgd"
       ? [...wgdCommand(), "run", "-f", ...options.args ?? [], this.name]
-      : [...wireguardGoCommand(), "-f", this.name];
+      : [...otherCommand(implementation), "-f", this.name];
     this.process = new Process(namespace.argv(argv), {
       LOG_LEVEL: "error",
+      WG_SUDO: "1",
       ...options.env,
     });
   }

@@ -116,6 +116,8 @@ export class Lab implements AsyncDisposable {
   #files = 0;
 
   private constructor() {
+    // Daemons inherit it: what they keep over restarts goes with the lab.
+    Deno.env.set("STATE_DIRECTORY", `${this.directory}/state`);
     this.#guardian = new Deno.Command("setsid", {
       args: ["sh", "-c", GUARDIAN],
       stdin: "piped",
@@ -171,7 +173,7 @@ export class Lab implements AsyncDisposable {
   /** A name for an interface; its socket goes with the lab. */
   async interfaceName(): Promise<string> {
     const name = `${PREFIX}i${++interfaces}`;
-    await this.#order(`path ${SOCKETS}/${name}.sock`);
+    await this.#order(`path ${SOCKETS}/${name}.*`); // the shell expands it
     return name;
   }
 

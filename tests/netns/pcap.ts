@@ -3,6 +3,7 @@
  * here (pcap of Ethernet frames with IPv4 or IPv6 and UDP).
  */
 import { assertEquals } from "@std/assert";
+import { formatIp } from "../../lib/ip.ts";
 import type { Namespace } from "./lab.ts";
 import { delay, type Process, until } from "./process.ts";
 
@@ -12,6 +13,8 @@ export interface Datagram {
   /** The whole DS field with ECN. */
   readonly ds: number;
   readonly dontFragment: boolean;
+  /** Address that it came from. */
+  readonly source: string;
   readonly sourcePort: number;
   readonly destinationPort: number;
   readonly payload: Uint8Array;
@@ -94,6 +97,7 @@ function parseFrame(frame: Uint8Array): Datagram | undefined {
   const type = view.getUint16(12);
   const ip = ETHERNET_HEADER;
   let udp: number;
+  let source: Uint8Array;
   let version: 4 | 6;
   let ds: number;
   let dontFragment = false;
@@ -103,11 +107,13 @@ function parseFrame(frame: Uint8Array): Datagram | undefined {
     version = 4;
     ds = frame[ip + 1];
     dontFragment = (flags & 0x4000) !== 0;
+    source = frame.subarray(ip + 12, ip + 16);
     udp = ip + (frame[ip] & 15) * 4;
   } else if (type === ETHERTYPE_IPV6) {
     if (frame[ip + 6] !== PROTOCOL_UDP) return;
     version = 6;
     ds = (view.getUint16(ip) >> 4) & 255;
+    source = frame.subarray(ip + 8, ip + 24);
     udp = ip + IPV6_HEADER;
   } else return;
   const length = view.getUint16(udp + 4);
@@ -115,6 +121,7 @@ function parseFrame(frame: Uint8Array): Datagram | undefined {
     version,
     ds,
     dontFragment,
+    source: formatIp(source),
     sourcePort: view.getUint16(udp),
     destinationPort: view.getUint16(udp + 2),
     payload: frame.subarray(udp + UDP_HEADER, udp + length),

@@ -6,32 +6,11 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { exists, socketPath } from "./daemon.ts";
 import { labTest } from "./harness.ts";
 import type { Lab } from "./lab.ts";
+import { makeSite, type Site } from "./quick_lab.ts";
 import { attempt, run, until } from "./process.ts";
 import { moduleCommand, wgdCommand } from "./requirements.ts";
 import { assertPings } from "./traffic.ts";
-import { generateKeys, INNER, type Keys, OUTER, PORT } from "./tunnel.ts";
-
-/** The far side, and a configuration of the near one. */
-interface Site {
-  readonly name: string;
-  readonly keys: { readonly a: Keys; readonly b: Keys };
-}
-
-async function makeSite(lab: Lab): Promise<Site> {
-  const [name, far, a, b] = await Promise.all([
-    lab.interfaceName(),
-    lab.b.daemon("wgd"),
-    generateKeys(),
-    generateKeys(),
-  ]);
-  await far.set(
-    ...["private-key", lab.file(b.private), "listen-port", String(PORT.b)],
-    ...["peer", a.public],
-    ...["allowed-ips", `${INNER.a.v4}/32,${INNER.a.v6}/128`],
-  );
-  await far.up(`${INNER.b.v4}/24`, `${INNER.b.v6}/64`, "10.200.0.1/32");
-  return { name, keys: { a, b } };
-}
+import { generateKeys, INNER, OUTER, PORT } from "./tunnel.ts";
 
 interface ConfigOptions {
   readonly endpoint?: string;

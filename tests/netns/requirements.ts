@@ -12,11 +12,13 @@ const PACKAGES: Readonly<Record<string, string>> = {
   ip: "iproute2",
   iperf3: "iperf3",
   nft: "nftables",
+  nstat: "iproute2",
   perl: "perl",
   ping: "iputils-ping",
   setpriv: "util-linux",
   taskset: "util-linux",
   ss: "iproute2",
+  strace: "strace",
   tcpdump: "tcpdump",
   timeout: "coreutils",
   unshare: "util-linux",
@@ -94,6 +96,14 @@ export function wgdLacks(option: string): string | undefined {
 /** Command line of wireguard-go: WGD_WIREGUARD_GO, or the installed one. */
 export function wireguardGoCommand(): string[] {
   return [Deno.env.get("WGD_WIREGUARD_GO") || "wireguard-go"];
+}
+
+/** Command line of another implementation; boringtun's options are the same. */
+export function otherCommand(
+  implementation: "wireguard-go" | "boringtun",
+): string[] {
+  if (implementation === "wireguard-go") return wireguardGoCommand();
+  return [Deno.env.get("WGD_BORINGTUN") || "boringtun-cli"];
 }
 
 /** Command line that runs a module of this directory. */

@@ -1,5 +1,6 @@
 /** Configuration files and `wg set` commands at random, the same for each seed. */
 import { encodeKey } from "../../lib/crypto/bytes.ts";
+import { clamp, publicKey } from "../../lib/crypto/x25519.ts";
 import { randomSource } from "../config_helpers.ts";
 
 const KEYS = 6;
@@ -8,18 +9,51 @@ const PORTS = 65_536;
 const FIRST_PORT = 20_000;
 const LAST_PORT = 29_999;
 
+/** What a {@linkcode ConfigSource} makes besides the usual. */
+export interface ConfigSourceOptions {
+  /** Now and then, peers that are the device itself, and peers given twice. */
+  readonly odd?: boolean;
+}
+
 /** Makes configurations. */
 export class ConfigSource {
   readonly random: (below: number) => number;
   readonly #publicKeys: string[];
+  readonly #privateKeys: string[];
+  readonly #isOdd: boolean;
 
-  constructor(seed: number) {
+  constructor(seed: number, { odd = false }: ConfigSourceOptions = {}) {
     this.random = randomSource(seed);
+    this.#isOdd = odd;
     this.#publicKeys = Array.from({ length: KEYS }, () => this.#key());
+    this.#privateKeys = [];
+    if (!odd) return;
+    for (const at of [0, 1]) {
+      const key = clamp(this.#bytes());
+      this.#privateKeys.push(encodeKey(key));
+      this.#publicKeys[at] = encodeKey(publicKey(key));
+    }
+  }
+
+  #privateKey(): string {
+    return this.#isOdd && this.random(3) === 0
+      ? this.#one(this.#privateKeys)
+      : this.#key();
+  }
+
+  /** Some of the peers, and some of them twice if `repeated`. */
+  #peers(oneIn: number, repeated: boolean): string[] {
+    const keys = this.#publicKeys.filter(() => this.random(oneIn) === 0);
+    if (!this.#isOdd || !repeated) return keys;
+    return keys.flatMap((key) => this.random(5) === 0 ? [key, key] : [key]);
+  }
+
+  #bytes(): Uint8Array {
+    return Uint8Array.from({ length: 32 }, () => this.random(256));
   }
 
   #key(): string {
-    return encodeKey(Uint8Array.from({ length: 32 }, () => this.random(256)));
+    return encodeKey(this.#bytes());
   }
 
   #one<T>(choices: readonly T[]): T {
@@ -67,16 +101,16 @@ export class ConfigSource {
     return this.#one(["off", "0", "51820", "0xca6c", "4294967295"]);
   }
 
-  /** A file for setconf, addconf and syncconf. */
-  file(): string {
+  /** A file for setconf, addconf and, unless peers may repeat, syncconf. */
+  file(repeated = false): string {
     const lines = ["[Interface]"];
     const setting = (name: string, value: () => string): void => {
       if (this.#often()) lines.push(`${name} = ${value()}`);
     };
-    setting("PrivateKey", () => this.#key());
+    setting("PrivateKey", () => this.#privateKey());
     setting("ListenPort", () => this.#listenPort());
     setting("FwMark", () => this.#mark());
-    const keys = this.#publicKeys.filter(() => this.random(2) === 0);
+    const keys = this.#peers(2, repeated);
     for (const key of keys) {
       lines.push("", "[Peer]", `PublicKey = ${key}`);
       setting("PresharedKey", () => this.#key());
@@ -93,19 +127,19 @@ export class ConfigSource {
     const setting = (name: string, value: () => string): void => {
       if (this.random(3) === 0) args.push(name, value());
     };
-    const secretOrNone = (): string =>
-      this.random(3) === 0 ? "/dev/null" : secret(this.#key());
-    setting("private-key", secretOrNone);
+    const secretOrNone = (key = this.#key()): string =>
+      this.random(3) === 0 ? "/dev/null" : secret(key);
+    setting("private-key", () => secretOrNone(this.#privateKey()));
     setting("listen-port", () => this.#listenPort());
     setting("fwmark", () => this.#mark());
-    const keys = this.#publicKeys.filter(() => this.random(3) === 0);
+    const keys = this.#peers(3, true);
     for (const key of keys) {
       args.push("peer", key);
       if (this.random(4) === 0) {
         args.push("remove");
         continue;
       }
-      setting("preshared-key", secretOrNone);
+      setting("preshared-key", () => secretOrNone());
       setting("endpoint", () => this.#endpoint());
       setting("allowed-ips", () => this.#allowedIps().replaceAll(" ", ""));
       setting("persistent-keepalive", () => this.#keepalive());
