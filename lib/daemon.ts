@@ -28,16 +28,40 @@ export function ownCommand(args: readonly string[]): [string, string[]] {
   return [program, [...options, entry, ...args]];
 }
 
+/** How a daemon is started. */
+export interface DaemonStart {
+  readonly env?: Record<string, string>;
+  /** Directories of control groups to enter, as far as that is allowed. */
+  readonly groups?: readonly string[];
+}
+
+/** A shell's, which becomes the daemon in its place. */
+const ENTER = `for group in $1; do
+  { echo $$ > "$group/cgroup.procs"; } 2> /dev/null || :
+done
+shift
+exec "$@"`;
+
+function entering(words: string[], groups: readonly string[]): string[] {
+  if (groups.length === 0) return words;
+  const names = groups.filter((path) => !/\s/.test(path)).join(" ");
+  return ["/bin/sh", "-c", ENTER, "sh", names, ...words];
+}
+
 /**
  * Starts `wgd ARGS` in the background.
  *
  * @returns 0 once it is ready, else its exit status; it has told why on stderr
  */
-export async function startDaemon(args: readonly string[]): Promise<number> {
-  const [program, own] = ownCommand(args);
+export async function startDaemon(
+  args: readonly string[],
+  { env, groups = [] }: DaemonStart = {},
+): Promise<number> {
+  const [own, rest] = ownCommand(args);
+  const [program, ...words] = entering([own, ...rest], groups);
   const child = new Deno.Command(program, {
-    args: own,
-    env: { [DAEMON_ENV]: "1" },
+    args: words,
+    env: { ...env, [DAEMON_ENV]: "1" },
     stdin: "null",
     stdout: "piped",
     stderr: "inherit",

@@ -18,6 +18,7 @@ import {
   watchHeap,
 } from "../memory.ts";
 import { notify, startWatchdog } from "../notify.ts";
+import { endPredecessor } from "../takeover.ts";
 import { stateDirectory, TimestampStore } from "../timestamp_store.ts";
 import { TunError } from "../tun.ts";
 import type { CommandContext, OptionValues } from "./context.ts";
@@ -87,6 +88,7 @@ async function serve(
     : new TimestampStore(directory, name, Date.now(), log);
   let device: Device;
   try {
+    await endPredecessor(ctx.env);
     device = await Device.start({
       name,
       tunFd: descriptor(ctx, "WG_TUN_FD"),

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { INTERFACE_WORD } from "./table_types.ts";
 import type { Command, Option } from "./table_types.ts";
 
 const PLACE_OPTIONS: readonly Option[] = [
@@ -48,6 +49,22 @@ export const SYSTEM_COMMANDS: readonly Command[] = [
       ...PLACE_OPTIONS,
     ],
     run: async (ctx) => (await import("./install.ts")).runCommand(ctx),
+  },
+  {
+    name: "upgrade",
+    summary: "Run an interface on in a daemon of this program",
+    usage: "IF",
+    args: { min: 1, max: 1 },
+    words: [INTERFACE_WORD],
+    description: [
+      "Replaces the daemon of an interface by one of the wgd that is called, " +
+      "as after a new version was installed. The interface, its addresses and " +
+      "routes stay; keys, peers and endpoints go over; sessions are made anew " +
+      "at once. Counters of peers begin at zero.",
+    ],
+    examples: ["wgd upgrade wg0"],
+    options: [],
+    run: async (ctx) => (await import("./upgrade.ts")).runCommand(ctx),
   },
   {
     name: "uninstall",

@@ -13,6 +13,7 @@
 const SYMBOLS = {
   open: { parameters: ["buffer", "i32", "i32"], result: "i32" }, // const char *, int, mode_t
   close: { parameters: ["i32"], result: "i32" },
+  dup2: { parameters: ["i32", "i32"], result: "i32" }, // int, int
   fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" }, // int, int, long
   ioctl: { parameters: ["i32", "u32", "buffer"], result: "i32" }, // int, unsigned long, void *
   ioctlValue: {
@@ -69,6 +70,7 @@ const SYMBOLS = {
   }, // void *, size_t, int, int, int, off_t
   madvise: { parameters: ["u64", "u64", "i32"], result: "i32" }, // void *, size_t, int
   mlock2: { parameters: ["u64", "u64", "u32"], result: "i32", optional: true }, // const void *, size_t, unsigned
+  syscall: { parameters: ["i64", "i64", "i64", "i64"], result: "i64" }, // long, …
   lseek: { parameters: ["i32", "i64", "i32"], result: "i64" }, // int, off_t, int
   readlink: { parameters: ["buffer", "buffer", "u32"], result: "i32" }, // const char *, char *, size_t
   statx: {

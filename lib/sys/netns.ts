@@ -24,6 +24,11 @@ export function currentNetns(): NetnsId {
   return idOf(OWN);
 }
 
+/** The namespace of a file that stands for one. @throws SysError */
+export function idOfNetns(path: string): NetnsId {
+  return idOf(path);
+}
+
 function idOf(path: string): NetnsId {
   const inode = inodeOf(path);
   if (inode === undefined) throw new SysError(path, errno());

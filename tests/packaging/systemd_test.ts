@@ -89,6 +89,11 @@ systemctl start $unit; echo "start $?"
 show; up
 tr '\\0' ' ' < /proc/$(pid)/cmdline; echo
 sleep 5; echo watched; show
+old=$(pid)
+wgd upgrade wgs 2> /dev/null; echo "upgrade $?"
+sleep 5; show; up
+[ "$(pid)" != $old ] && [ ! -e /proc/$old ] && echo in its place
+cmp -s /proc/$(pid)/cgroup /proc/$$/cgroup || echo in its group
 kill -KILL $(pid); restarted 1; echo killed; show; up
 kill -STOP $(pid); restarted 2; echo hangs; show; up
 systemctl stop $unit; echo "stop $?"
@@ -153,6 +158,8 @@ testUnless(
     assertEquals(shown.toSpliced(3, 1), [
       ...["start 0", sorted(active(0)), address],
       ...["watched", sorted(active(0))],
+      ...["upgrade 0", sorted(active(0)), address],
+      ...["in its place", "in its group"],
       ...["killed", sorted(active(1)), address],
       ...["hangs", sorted(active(2)), address],
       ...["stop 0", sorted("0 success inactive dead")],
