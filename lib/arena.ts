@@ -265,6 +265,11 @@ function layoutOf(limits: ArenaLimits): ArenaLayout {
   return { ...layout, words: pages * PAGE_BYTES / 4 };
 }
 
+/** Bytes of an arena with these limits, were all of it in use. */
+export function arenaBytes(limits: ArenaLimits): number {
+  return layoutOf(limits).words * 4;
+}
+
 /** A view of the arena. Cheap: every thread makes its own. */
 export class Arena {
   readonly limits: ArenaLimits;

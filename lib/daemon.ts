@@ -6,16 +6,21 @@
  * @module
  */
 import { fileURLToPath } from "node:url";
+import { notify } from "./notify.ts";
 import { libc } from "./sys/libc.ts";
 
 /** Environment of a daemon that shall report; see {@link reportReady}. */
 const DAEMON_ENV = "WGD_DAEMON";
+/** Path of the script that carries this program; see tools/sfx.sh. */
+const LAUNCHER_ENV = "WGD_LAUNCHER";
 const READY = "ready\n";
 
 /** Command line that starts this program again with other arguments. */
 export function ownCommand(args: readonly string[]): [string, string[]] {
   const program = Deno.execPath();
   if (Deno.build.standalone) return [program, [...args]];
+  const launcher = Deno.env.get(LAUNCHER_ENV);
+  if (launcher) return [launcher, [...args]];
   const root = new URL("../", import.meta.url);
   const config = fileURLToPath(new URL("deno.json", root));
   const entry = fileURLToPath(new URL("cli.ts", root));
@@ -23,16 +28,40 @@ export function ownCommand(args: readonly string[]): [string, string[]] {
   return [program, [...options, entry, ...args]];
 }
 
+/** How a daemon is started. */
+export interface DaemonStart {
+  readonly env?: Record<string, string>;
+  /** Directories of control groups to enter, as far as that is allowed. */
+  readonly groups?: readonly string[];
+}
+
+/** A shell's, which becomes the daemon in its place. */
+const ENTER = `for group in $1; do
+  { echo $$ > "$group/cgroup.procs"; } 2> /dev/null || :
+done
+shift
+exec "$@"`;
+
+function entering(words: string[], groups: readonly string[]): string[] {
+  if (groups.length === 0) return words;
+  const names = groups.filter((path) => !/\s/.test(path)).join(" ");
+  return ["/bin/sh", "-c", ENTER, "sh", names, ...words];
+}
+
 /**
  * Starts `wgd ARGS` in the background.
  *
  * @returns 0 once it is ready, else its exit status; it has told why on stderr
  */
-export async function startDaemon(args: readonly string[]): Promise<number> {
-  const [program, own] = ownCommand(args);
+export async function startDaemon(
+  args: readonly string[],
+  { env, groups = [] }: DaemonStart = {},
+): Promise<number> {
+  const [own, rest] = ownCommand(args);
+  const [program, ...words] = entering([own, ...rest], groups);
   const child = new Deno.Command(program, {
-    args: own,
-    env: { [DAEMON_ENV]: "1" },
+    args: words,
+    env: { ...env, [DAEMON_ENV]: "1" },
     stdin: "null",
     stdout: "piped",
     stderr: "inherit",
@@ -42,6 +71,8 @@ export async function startDaemon(args: readonly string[]): Promise<number> {
   for await (const bytes of child.stdout) {
     said += decoder.decode(bytes, { stream: true });
     if (said === READY) {
+      // The service manager watches the daemon from now on, not this process.
+      notify(`MAINPID=${child.pid}`);
       child.unref();
       return 0;
     }

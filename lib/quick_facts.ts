@@ -26,6 +26,7 @@ import {
 import { type Facts, hasDefaultRoute } from "./quick_plan.ts";
 import { capture, findProgram } from "./quick_run.ts";
 import { isLinkLocal } from "./quick_save.ts";
+import { isSystemPath, readSystemFile } from "./sys/files.ts";
 import type { Command } from "./quick_step.ts";
 
 /** The first table that is tried for default routes, and their mark. */
@@ -107,7 +108,9 @@ export function withoutEffect(config: Config): string[] {
 /** The text of a file, or nothing. */
 function readText(path: string): string {
   try {
-    return Deno.readTextFileSync(path);
+    return isSystemPath(path)
+      ? new TextDecoder().decode(readSystemFile(path).bytes)
+      : Deno.readTextFileSync(path);
   } catch {
     return ""; // not there, or not for us
   }

@@ -8,6 +8,7 @@
  */
 import { SYSCTL_SLOT } from "./quick_plan.ts";
 import type { Step } from "./quick_step.ts";
+import { readSystemLink } from "./sys/files.ts";
 import { UAPI_DIRECTORY } from "./uapi_client.ts";
 
 const VERSION = 1;
@@ -37,7 +38,7 @@ export function statePath(name: string): string {
 /** This process's network namespace. */
 export function ownNamespace(): string {
   try {
-    return Deno.readLinkSync("/proc/self/ns/net");
+    return readSystemLink("/proc/self/ns/net");
   } catch {
     return ""; // no /proc: there is one namespace for all we know
   }

@@ -12,7 +12,9 @@ import {
   resolveEndpoint,
   ResolveError,
 } from "../resolve.ts";
+import { isSystemPath, readSystemFile } from "../sys/files.ts";
 import { servicePort } from "../sys/getaddrinfo.ts";
+import { SysError } from "../sys/libc.ts";
 import { CliError, EXIT } from "./errors.ts";
 import type { ParsedConfig, PeerConfig } from "../config.ts";
 import type { Endpoint, SocketAddress } from "../ip.ts";
@@ -28,6 +30,7 @@ function fileProblem(error: unknown): string | undefined {
   if (error instanceof Deno.errors.FilesystemLoop) {
     return "Too many levels of symbolic links";
   }
+  if (error instanceof SysError) return error.reason;
   return error instanceof Error && "code" in error ? error.message : undefined;
 }
 
@@ -42,6 +45,8 @@ export function readSecretFile(
   ctx: Pick<CommandContext, "err">,
 ): { bytes: Uint8Array; isSeekable: boolean } {
   try {
+    // As /dev/stdin, or a shell's /dev/fd/63.
+    if (isSystemPath(path)) return readSystemFile(path);
     using file = Deno.openSync(path);
     const { isFile, mode } = file.statSync();
     const bytes = readAll(file);

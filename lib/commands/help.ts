@@ -5,7 +5,7 @@
  * @module
  */
 import { valueHint } from "./arguments.ts";
-import { VERSION } from "../version.ts";
+import { FULL_VERSION, VERSION } from "../version.ts";
 import { EXIT } from "./errors.ts";
 import { COMMAND_GROUPS, COMMANDS, findCommand } from "./table.ts";
 import { COMMON_OPTIONS, GLOBAL_OPTIONS } from "./table_types.ts";
@@ -60,7 +60,7 @@ function join(sections: readonly string[]): string {
 
 /** The text of `wgd --version`. */
 export function versionText(): string {
-  return `wgd ${VERSION}\n`;
+  return `wgd ${FULL_VERSION}\n`;
 }
 
 /** What exit statuses mean. */

@@ -14,6 +14,7 @@ import { formatEndpoint, type SocketAddress } from "../ip.ts";
 import { type Runner, StepError } from "../quick_run.ts";
 import { numericAddress, resolveAddresses, ResolveError } from "../resolve.ts";
 import type { PeerTarget } from "../sync.ts";
+import { isSystemPath } from "../sys/files.ts";
 import { servicePort } from "../sys/getaddrinfo.ts";
 import { setDevice, UapiError } from "../uapi_client.ts";
 import { formatSet } from "../uapi_state.ts";
@@ -63,7 +64,7 @@ export function readConfigText(
   ctx: Pick<CommandContext, "err">,
 ): string {
   try {
-    Deno.statSync(path);
+    if (!isSystemPath(path)) Deno.statSync(path);
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
     throw new CliError(`${path}: no such file`);

@@ -11,6 +11,14 @@ import { isDaemon, leaveSession, reportReady, startDaemon } from "../daemon.ts";
 import { type DatagramChoice, Device, type OffloadChoice } from "../device.ts";
 import { hardenProcess, limitDaemon } from "../harden.ts";
 import { createLog, parseLogLevel } from "../log.ts";
+import {
+  MemoryError,
+  type MemoryPlan,
+  planMemory,
+  watchHeap,
+} from "../memory.ts";
+import { notify, startWatchdog } from "../notify.ts";
+import { endPredecessor } from "../takeover.ts";
 import { stateDirectory, TimestampStore } from "../timestamp_store.ts";
 import { TunError } from "../tun.ts";
 import type { CommandContext, OptionValues } from "./context.ts";
@@ -20,7 +28,7 @@ const SIGNALS = ["SIGINT", "SIGTERM"] as const;
 
 const DEVICE_OPTION_NAMES = [
   ...["threads", "lanes", "queues", "crypto", "udp", "offload"],
-  ...["netns", "socket-netns"],
+  ...["memory", "netns", "socket-netns"],
 ];
 
 /** Options of `run` as arguments again, for the daemon. */
@@ -47,7 +55,10 @@ export async function runCommand(ctx: CommandContext): Promise<number> {
     // Nothing else is started here; where it has no right to, it has no rights.
     const { netns } = ctx.options;
     limitDaemon((netns ?? ctx.options["socket-netns"]) !== undefined);
-    return await startDaemon(["run", ...deviceArguments(ctx.options), name]);
+    const words = ["run", ...deviceArguments(ctx.options), name];
+    const status = await startDaemon(words);
+    if (status === EXIT.OK) notify("READY=1");
+    return status;
   }
   if (daemon) leaveSession();
   return await serve(name, ctx, daemon);
@@ -58,7 +69,11 @@ async function serve(
   ctx: CommandContext,
   daemon: boolean,
 ): Promise<number> {
-  const { threads, lanes, queues, crypto, udp, offload, netns } = ctx.options;
+  const { queues, crypto, udp, offload, netns } = ctx.options;
+  const plan = memoryPlan(ctx.options);
+  // Few threads, unless they are asked for, where memory is little.
+  const threads = ctx.options.threads ?? (plan && "1");
+  const lanes = ctx.options.lanes ?? (plan && "0");
   const log = createLog(parseLogLevel(ctx.env("LOG_LEVEL")), name);
   const stopped = Promise.withResolvers<string>();
   const listeners = SIGNALS.map((signal) => {
@@ -73,6 +88,7 @@ async function serve(
     : new TimestampStore(directory, name, Date.now(), log);
   let device: Device;
   try {
+    await endPredecessor(ctx.env);
     device = await Device.start({
       name,
       tunFd: descriptor(ctx, "WG_TUN_FD"),
@@ -83,6 +99,7 @@ async function serve(
       crypto: crypto as AeadChoice | undefined,
       offload: offload as OffloadChoice | undefined,
       datagrams: udp as DatagramChoice | undefined,
+      limits: plan?.limits,
       timestamps,
       harden: true,
       netns: netns as string | undefined,
@@ -97,9 +114,17 @@ async function serve(
     const code = error.permission ? EXIT.NOT_PERMITTED : EXIT.FAILED;
     throw new CliError(error.message, code, { cause: error });
   }
+  const report = (error: unknown): void =>
+    log.error(error instanceof Error ? error.message : String(error));
+  const stopWatchdog = startWatchdog([Deno.pid, Deno.ppid], report);
+  const stopHeapWatch = plan ? watchHeap(plan.heapMb) : (): void => {};
   if (daemon) reportReady();
+  else tell("READY=1", report);
   const reason = await Promise.race([device.ended, stopped.promise]);
   log.verbose(`ending: ${reason}`);
+  stopWatchdog();
+  stopHeapWatch();
+  tell("STOPPING=1", report);
   await device.close();
   await timestamps?.close();
   // For reports and tests: whether all is given back, and what was dropped.
@@ -109,6 +134,28 @@ async function serve(
     Deno.removeSignalListener(signal, listener);
   }
   return reason === "worker failed" ? EXIT.FAILED : EXIT.OK;
+}
+
+/** What `--memory` comes to. @throws CliError for too little */
+function memoryPlan(options: OptionValues): MemoryPlan | undefined {
+  if (options.memory === undefined) return undefined;
+  const threads = Number(options.threads ?? 1);
+  const lanes = Number(options.lanes ?? 0);
+  try {
+    return planMemory(Number(options.memory), threads + lanes);
+  } catch (error) {
+    if (!(error instanceof MemoryError)) throw error;
+    throw new CliError(error.message, EXIT.FAILED, { cause: error });
+  }
+}
+
+/** Tells the service manager; that it does not listen is no reason to end. */
+function tell(state: string, report: (error: unknown) => void): void {
+  try {
+    notify(state);
+  } catch (error) {
+    report(error);
+  }
 }
 
 /** A descriptor by an environment variable. */

@@ -9,6 +9,7 @@
  * @module
  */
 import { QUICK_COMMANDS } from "./table_quick.ts";
+import { SYSTEM_COMMANDS } from "./table_system.ts";
 import { DEVICE_OPTIONS, NETNS_OPTIONS } from "./table_types.ts";
 import { WG_COMMANDS } from "./table_wg.ts";
 import type { Command, CommandGroup } from "./table_types.ts";
@@ -146,6 +147,7 @@ export const COMMAND_GROUPS: readonly CommandGroup[] = [
   },
   { title: "Devices and keys, as with wg", commands: WG_COMMANDS },
   { title: "wgd itself", commands: OWN_COMMANDS },
+  { title: "wgd as a part of the system", commands: SYSTEM_COMMANDS },
 ];
 
 /** The commands of all groups. */

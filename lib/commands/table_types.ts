@@ -146,6 +146,12 @@ export const DEVICE_OPTIONS: readonly Option[] = [
     choices: ["auto", "tun", "udp", "none"],
     summary: "Which super-packets are used",
   },
+  {
+    name: "memory",
+    value: "MB",
+    max: 65_536,
+    summary: "What the daemon may take",
+  },
 ];
 
 /** Where a device is run. */

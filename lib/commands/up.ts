@@ -6,6 +6,7 @@
  * @module
  */
 import { startDaemon } from "../daemon.ts";
+import { notify } from "../notify.ts";
 import {
   type FactsOptions,
   gatherFacts,
@@ -116,6 +117,7 @@ class Up {
     return await withSignals(this.#runner, async () => {
       try {
         await this.#runAll(plan);
+        notify("READY=1");
         return EXIT.OK;
       } catch (error) {
         await this.#unwind();

@@ -13,6 +13,7 @@
 const SYMBOLS = {
   open: { parameters: ["buffer", "i32", "i32"], result: "i32" }, // const char *, int, mode_t
   close: { parameters: ["i32"], result: "i32" },
+  dup2: { parameters: ["i32", "i32"], result: "i32" }, // int, int
   fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" }, // int, int, long
   ioctl: { parameters: ["i32", "u32", "buffer"], result: "i32" }, // int, unsigned long, void *
   ioctlValue: {
@@ -38,6 +39,7 @@ const SYMBOLS = {
     result: "i32",
   }, // int, sockaddr *, socklen_t *, int
   bind: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // int, sockaddr *, socklen_t
+  connect: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // int, sockaddr *, socklen_t
   getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
   getsockopt: {
     parameters: ["i32", "i32", "i32", "buffer", "buffer"],
@@ -68,6 +70,17 @@ const SYMBOLS = {
   }, // void *, size_t, int, int, int, off_t
   madvise: { parameters: ["u64", "u64", "i32"], result: "i32" }, // void *, size_t, int
   mlock2: { parameters: ["u64", "u64", "u32"], result: "i32", optional: true }, // const void *, size_t, unsigned
+  syscall: { parameters: ["i64", "i64", "i64", "i64"], result: "i64" }, // long, …
+  lseek: { parameters: ["i32", "i64", "i32"], result: "i64" }, // int, off_t, int
+  readlink: { parameters: ["buffer", "buffer", "u32"], result: "i32" }, // const char *, char *, size_t
+  statx: {
+    parameters: ["i32", "buffer", "i32", "u32", "buffer"],
+    result: "i32",
+    optional: true,
+  }, // int, const char *, int, unsigned, struct statx *
+  opendir: { parameters: ["buffer"], result: "pointer" }, // const char *
+  readdir: { parameters: ["pointer"], result: "pointer" }, // DIR *
+  closedir: { parameters: ["pointer"], result: "i32" }, // DIR *
   umask: { parameters: ["u32"], result: "u32" },
   setsid: { parameters: [], result: "i32" },
   strerror: { parameters: ["i32"], result: "pointer" },
@@ -165,6 +178,11 @@ export class SysError extends Error {
   /** @param call the call and what it was about @param errno the error's number */
   constructor(readonly call: string, readonly errno: number) {
     super(`${call}: ${strerror(errno)} (${errnoName(errno)})`);
+  }
+
+  /** What the system says of the number. */
+  get reason(): string {
+    return strerror(this.errno);
   }
 }
 

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { writeSystemFile } from "./files.ts";
 import { cString, errnoName } from "./libc.ts";
 import { NetlinkRequests, u32 } from "./netlink.ts";
 
@@ -64,7 +65,7 @@ export function setLinkDefaults(name: string): string[] {
     requests.close();
   }
   try {
-    Deno.writeTextFileSync(ALL_SEND_REDIRECTS, "0");
+    writeSystemFile(ALL_SEND_REDIRECTS, "0");
   } catch (error) {
     const reason = error instanceof Error ? error.message : error;
     missing.push(`cannot turn redirects off for all interfaces: ${reason}`);

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { statSystem, systemNames } from "./files.ts";
 import { check, cString, errno, libc, SysError } from "./libc.ts";
 
 const O_RDONLY = 0;
@@ -23,10 +24,15 @@ export function currentNetns(): NetnsId {
   return idOf(OWN);
 }
 
+/** The namespace of a file that stands for one. @throws SysError */
+export function idOfNetns(path: string): NetnsId {
+  return idOf(path);
+}
+
 function idOf(path: string): NetnsId {
-  const { ino } = Deno.statSync(path);
-  if (ino === null) throw new Error(`${path}: no inode`);
-  return ino;
+  const inode = inodeOf(path);
+  if (inode === undefined) throw new SysError(path, errno());
+  return inode;
 }
 
 /**
@@ -70,7 +76,7 @@ function sameId(path: string, id: NetnsId): boolean {
  */
 export function isShared(): boolean {
   const own = inodeOf("/proc/thread-self/net/dev");
-  for (const { name } of Deno.readDirSync("/proc")) {
+  for (const name of systemNames("/proc")) {
     if (!/^\d+$/.test(name) || Number(name) === Deno.pid) continue;
     if (inodeOf(`/proc/${name}/net/dev`) === own) return true;
   }
@@ -78,12 +84,7 @@ export function isShared(): boolean {
 }
 
 function inodeOf(path: string): number | undefined {
-  try {
-    return Deno.statSync(path).ino ?? undefined;
-  } catch {
-    // The process has ended.
-    return undefined;
-  }
+  return statSystem(path)?.inode; // or the process has ended
 }
 
 /**

@@ -16,6 +16,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   perl: "perl",
   ping: "iputils-ping",
   setpriv: "util-linux",
+  taskset: "util-linux",
   ss: "iproute2",
   strace: "strace",
   tcpdump: "tcpdump",

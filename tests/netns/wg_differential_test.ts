@@ -30,6 +30,7 @@ import {
 import { main } from "../../lib/commands/main.ts";
 import { SHOW_FIELDS } from "../../lib/commands/show_render.ts";
 import { servicePort } from "../../lib/sys/getaddrinfo.ts";
+import { libc } from "../../lib/sys/libc.ts";
 import { setDevice } from "../../lib/uapi_client.ts";
 import type { Daemon, Implementation } from "./daemon.ts";
 import { labTest } from "./harness.ts";
@@ -42,6 +43,7 @@ import { ConfigSource, normalConfig, normalDump } from "./uapi_configs.ts";
 
 // Opens the C library's resolver before any test counts what is open.
 servicePort("7");
+libc();
 
 const ROUNDS = { "wgd": 150, "wireguard-go": 40 } as const satisfies Partial<
   Record<Implementation, number>
