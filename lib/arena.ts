@@ -37,7 +37,7 @@ export interface ArenaLimits {
  * there are as many sessions; but one core can keep no more than about 120,000
  * sessions in new keys, at 1,000 handshakes a second each 120 s.
  */
-export const DEFAULT_LIMITS: ArenaLimits = {
+export const DEFAULT_LIMITS: Required<ArenaLimits> = {
   peers: MAX_PEERS_PER_DEVICE,
   allowedIpNodes: 1 << 22,
   sessions: MAX_PEERS_PER_DEVICE,

@@ -24,11 +24,12 @@ const PEERS_MIN = 16;
 /** Of what the arena has beyond that, packets get this part. */
 const SLOTS_PART = 1 / 2;
 const NODES_A_PEER = 8;
+const KEYPAIRS_A_PEER = 3;
 const HEAP_WATCH_MS = 1_000;
 
 /** What fits. */
 export interface MemoryPlan {
-  readonly limits: ArenaLimits;
+  readonly limits: Required<ArenaLimits>;
   /** What V8's heap may grow by. */
   readonly heapMb: number;
 }
@@ -43,7 +44,7 @@ export class MemoryError extends Error {
   }
 }
 
-function limitsFor(peers: number, txSlots: number): ArenaLimits {
+function limitsFor(peers: number, txSlots: number): Required<ArenaLimits> {
   return {
     peers: Math.min(peers, DEFAULT_LIMITS.peers),
     allowedIpNodes: Math.min(
@@ -51,6 +52,7 @@ function limitsFor(peers: number, txSlots: number): ArenaLimits {
       DEFAULT_LIMITS.allowedIpNodes,
     ),
     sessions: Math.min(peers, DEFAULT_LIMITS.sessions),
+    keypairs: Math.min(KEYPAIRS_A_PEER * peers, DEFAULT_LIMITS.keypairs),
     txSlots: Math.min(txSlots, DEFAULT_LIMITS.txSlots),
   };
 }
