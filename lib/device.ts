@@ -28,7 +28,13 @@ import { setMtu } from "./sys/link.ts";
 import { setLinkDefaults } from "./sys/link_defaults.ts";
 import { enterNetns, inNetns, openNetns } from "./sys/netns.ts";
 import { nextTurn } from "./sys/turn.ts";
-import { adoptTun, closeTun, createTun, type TunHandle } from "./tun.ts";
+import {
+  adoptTun,
+  closeTun,
+  createTun,
+  createTunIn,
+  type TunHandle,
+} from "./tun.ts";
 import { serveUapi, type UapiConnection } from "./uapi.ts";
 import { UapiDevice } from "./uapi_device.ts";
 
@@ -384,18 +390,22 @@ function makeTun(options: DeviceOptions): TunHandle {
   const { name, tunFd, netns, offload = "auto" } = options;
   const whole = offload === "auto" || offload === "tun";
   if (tunFd !== undefined) return adoptTun(tunFd, whole);
-  const make = (): TunHandle => {
-    const tun = createTun(name, whole, options.queues ?? 1);
-    try {
-      setMtu(tun.name, DEFAULT_MTU);
-      for (const what of setLinkDefaults(tun.name)) options.log.verbose(what);
-      return tun;
-    } catch (error) {
-      closeTun(tun);
-      throw error;
-    }
+  const queues = options.queues ?? 1;
+  const tun = netns === undefined
+    ? createTun(name, whole, queues)
+    : createTunIn(netns, name, whole, queues);
+  const setUp = (): void => {
+    setMtu(tun.name, DEFAULT_MTU);
+    for (const what of setLinkDefaults(tun.name)) options.log.verbose(what);
   };
-  return netns === undefined ? make() : inNetns(netns, make);
+  try {
+    if (netns === undefined) setUp();
+    else inNetns(netns, setUp);
+    return tun;
+  } catch (error) {
+    closeTun(tun);
+    throw error;
+  }
 }
 
 function enterForGood(netns: string): void {

@@ -27,6 +27,7 @@ import { type Facts, hasDefaultRoute } from "./quick_plan.ts";
 import { capture, findProgram } from "./quick_run.ts";
 import { isLinkLocal } from "./quick_save.ts";
 import { isSystemPath, readSystemFile } from "./sys/files.ts";
+import { inNetns } from "./sys/netns.ts";
 import type { Command } from "./quick_step.ts";
 
 /** The first table that is tried for default routes, and their mark. */
@@ -47,26 +48,33 @@ export interface FactsOptions {
   readonly exists: boolean;
   /** The mark that the interface has; 0: none. */
   readonly mark: number;
+  /** Network namespace of the interface; default: this one. */
+  readonly netns?: string;
+  /** Network namespace of the sockets; default: this one. */
+  readonly socketNetns?: string;
 }
 
 /** Finds out the facts. */
 export async function gatherFacts(options: FactsOptions): Promise<Facts> {
-  const { name, config, exists, mark } = options;
+  const { name, config, exists, mark, netns } = options;
+  const isApart = netns !== options.socketNetns;
   const [mtus, priority, device] = await Promise.all([
     config.interface.mtu === undefined ? routeMtus(options) : NO_MTUS,
-    priorities(),
-    exists ? deviceState(name) : NO_DEVICE,
+    priorities(netns),
+    exists ? deviceState(name, netns) : NO_DEVICE,
   ]);
-  const searches = hasDefaultRoute(config) && !config.interface.fwmark;
+  const searches = hasDefaultRoute(config, isApart) &&
+    !config.interface.fwmark;
   return {
     ...mtus,
     ...device,
     priority,
+    isApart,
     deviceMark: mark,
-    freeTable: searches ? await freeTable() : TABLE_FIRST,
-    srcValidMark: readText(SRC_VALID_MARK).trim() || "0",
+    freeTable: searches ? await freeTable(netns) : TABLE_FIRST,
+    srcValidMark: srcValidMark(netns),
     firewall: firewallTool(),
-    dns: dnsTool(),
+    dns: netns === undefined ? dnsTool() : null,
     dnsPrefix: recordPrefix(readText(INTERFACE_ORDER)),
     shell: findProgram("bash") === undefined ? "sh" : "bash",
   };
@@ -77,10 +85,14 @@ export async function gatherFacts(options: FactsOptions): Promise<Facts> {
  *
  * @returns one line each
  */
-export function lacking(config: Config, facts: Facts): string[] {
+export function lacking(
+  config: Config,
+  facts: Facts,
+  netns?: string,
+): string[] {
   const problems: string[] = [];
   const { servers } = splitDns(config.interface.dns);
-  if (servers.length > 0 && facts.dns === null) {
+  if (servers.length > 0 && facts.dns === null && netns === undefined) {
     const stopped = findProgram("resolvectl") !== undefined
       ? "systemd-resolved does not run, and resolvconf is not installed"
       : "neither resolvconf nor systemd-resolved is here";
@@ -88,7 +100,7 @@ export function lacking(config: Config, facts: Facts): string[] {
       `DNS: ${stopped}; install openresolv, or take DNS out of the file`,
     );
   }
-  if (hasDefaultRoute(config) && facts.firewall === null) {
+  if (hasDefaultRoute(config, facts.isApart) && facts.firewall === null) {
     problems.push(
       "AllowedIPs: a default route needs nft or iptables-restore, and neither " +
         "is installed; install nftables, or say Table = off",
@@ -98,8 +110,14 @@ export function lacking(config: Config, facts: Facts): string[] {
 }
 
 /** What a configuration says that has no effect, in words. */
-export function withoutEffect(config: Config): string[] {
+export function withoutEffect(config: Config, netns?: string): string[] {
   const { servers, search } = splitDns(config.interface.dns);
+  if (netns !== undefined && servers.length > 0) {
+    return [
+      `DNS: not set in another network namespace: /etc/netns/${netns}/` +
+      "resolv.conf is what programs in there read",
+    ];
+  }
   return servers.length === 0 && search.length > 0
     ? ["DNS: search domains alone are not set: no server is named"]
     : [];
@@ -114,6 +132,11 @@ function readText(path: string): string {
   } catch {
     return ""; // not there, or not for us
   }
+}
+
+function srcValidMark(netns: string | undefined): string {
+  const read = (): string => readText(SRC_VALID_MARK).trim() || "0";
+  return netns === undefined ? read() : inNetns(netns, read);
 }
 
 function exists(path: string): boolean {
@@ -139,9 +162,9 @@ function dnsTool(): DnsTool | null {
   return runs ? "resolvectl" : null;
 }
 
-async function priorities(): Promise<Facts["priority"]> {
+async function priorities(netns?: string): Promise<Facts["priority"]> {
   const [v4, v6] = await Promise.all(
-    FAMILIES.map((family) => capture(["ip", family, "rule", "show"])),
+    FAMILIES.map((family) => capture(["ip", family, "rule", "show"], netns)),
   );
   return { "-4": nextPriority(v4), "-6": nextPriority(v6) };
 }
@@ -152,14 +175,15 @@ const NO_MTUS: Pick<Facts, "endpointMtus" | "defaultMtu"> = {
 
 /** MTUs of the routes to the endpoints, by routes that the mark may change. */
 async function routeMtus(
-  { name, endpoints, mark }: FactsOptions,
+  { name, endpoints, mark, netns, socketNetns }: FactsOptions,
 ): Promise<typeof NO_MTUS> {
   const mtuOf = async (text: string): Promise<number[]> => {
     const { dev, mtu } = parseRoute(text);
-    if (dev === undefined || dev === name) return [];
+    const isOwn = dev === name && netns === socketNetns;
+    if (dev === undefined || isOwn) return [];
     if (mtu !== undefined) return [mtu];
     const link = parseLinkMtu(
-      await capture(["ip", "link", "show", "dev", dev]),
+      await capture(["ip", "link", "show", "dev", dev], socketNetns),
     );
     return link === undefined ? [] : [link];
   };
@@ -170,12 +194,18 @@ async function routeMtus(
   const marked = mark === 0 ? [] : ["mark", String(mark)];
   const endpointMtus: number[] = [];
   for (const address of addresses) {
-    const text = await capture(["ip", "route", "get", address, ...marked]);
+    const text = await capture(
+      ["ip", "route", "get", address, ...marked],
+      socketNetns,
+    );
     endpointMtus.push(...await mtuOf(text));
   }
   if (endpointMtus.length > 0) return { endpointMtus };
   for (const family of FAMILIES) {
-    const text = await capture(["ip", family, "route", "show", "default"]);
+    const text = await capture(
+      ["ip", family, "route", "show", "default"],
+      socketNetns,
+    );
     const [defaultMtu] = await mtuOf(text);
     if (defaultMtu !== undefined) return { endpointMtus, defaultMtu };
   }
@@ -188,14 +218,20 @@ const NO_DEVICE: Pick<Facts, "deviceAddresses" | "deviceRanges"> = {
 };
 
 /** What the interface has, but for the link's own IPv6 address and route. */
-async function deviceState(name: string): Promise<typeof NO_DEVICE> {
+async function deviceState(
+  name: string,
+  netns: string | undefined,
+): Promise<typeof NO_DEVICE> {
   const ranges: Cidr[] = [];
   for (const family of FAMILIES) {
-    const text = await capture(["ip", family, "route", "show", "dev", name]);
+    const text = await capture(
+      ["ip", family, "route", "show", "dev", name],
+      netns,
+    );
     ranges.push(...parseRanges(text, family));
   }
   return {
-    deviceAddresses: (await liveAddresses(name)).filter(({ address }) =>
+    deviceAddresses: (await liveAddresses(name, netns)).filter(({ address }) =>
       !isLinkLocal(address)
     ),
     deviceRanges: ranges.filter(({ address, cidr }) =>
@@ -205,8 +241,14 @@ async function deviceState(name: string): Promise<typeof NO_DEVICE> {
 }
 
 /** The addresses of the interface. */
-export async function liveAddresses(name: string): Promise<Cidr[]> {
-  const text = await capture(["ip", "-o", "address", "show", "dev", name]);
+export async function liveAddresses(
+  name: string,
+  netns: string | undefined,
+): Promise<Cidr[]> {
+  const text = await capture(
+    ["ip", "-o", "address", "show", "dev", name],
+    netns,
+  );
   const unique = new Map(
     parseAddresses(text).map((cidr) => [formatCidr(cidr), cidr]),
   );
@@ -214,20 +256,24 @@ export async function liveAddresses(name: string): Promise<Cidr[]> {
 }
 
 /** The MTU of the interface. */
-export async function liveMtu(name: string): Promise<number | undefined> {
-  return parseLinkMtu(await capture(["ip", "link", "show", "dev", name]));
+export async function liveMtu(
+  name: string,
+  netns: string | undefined,
+): Promise<number | undefined> {
+  const argv = ["ip", "link", "show", "dev", name];
+  return parseLinkMtu(await capture(argv, netns));
 }
 
 /** The first table that has no route and that no rule looks up. */
-async function freeTable(): Promise<number> {
+async function freeTable(netns: string | undefined): Promise<number> {
   const rules = await Promise.all(
-    FAMILIES.map((family) => capture(["ip", family, "rule", "show"])),
+    FAMILIES.map((family) => capture(["ip", family, "rule", "show"], netns)),
   );
   for (let table = TABLE_FIRST;; table++) {
     if (rules.some((text) => hasRuleFor(text, table))) continue;
     const routes = await Promise.all(
       FAMILIES.map((family) =>
-        capture(["ip", family, "route", "show", "table", String(table)])
+        capture(["ip", family, "route", "show", "table", String(table)], netns)
       ),
     );
     if (routes.every((text) => text.trim() === "")) return table;

@@ -42,6 +42,11 @@ export interface Facts {
   readonly deviceAddresses: readonly Cidr[];
   /** Ranges that are routed to the interface already, by PreUp. */
   readonly deviceRanges: readonly Cidr[];
+  /**
+   * Whether the sockets are in another network namespace than the interface: the
+   * tunnel's own packets do not come by its routes then.
+   */
+  readonly isApart: boolean;
   /** The mark that the interface has already, by PreUp; 0: none. */
   readonly deviceMark: number;
   /** A table that is free, for default routes. */
@@ -141,9 +146,10 @@ export function hookCommand(
 }
 
 /** Whether a default route is to go through policy routing. */
-export function hasDefaultRoute(config: Config): boolean {
+export function hasDefaultRoute(config: Config, isApart: boolean): boolean {
   const { table = "auto" } = config.interface;
-  return table === "auto" && ranges(config).some(({ cidr }) => cidr === 0);
+  return table === "auto" && !isApart &&
+    ranges(config).some(({ cidr }) => cidr === 0);
 }
 
 /** The mark of default routes, which is also their table's number. */
@@ -221,7 +227,7 @@ function routeSteps(name: string, config: Config, facts: Facts): Step[] {
   const steps: Step[] = [];
   let marked = false;
   for (const cidr of sorted) {
-    if (cidr.cidr === 0) {
+    if (cidr.cidr === 0 && !facts.isApart) {
       steps.push(...defaultSteps(name, cidr, config, facts, !marked));
       marked = true;
     } else if (!covering.some((range) => contains(range, cidr))) {

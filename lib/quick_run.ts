@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { type Command, echoOf, type Step } from "./quick_step.ts";
+import { type Command, echoOf, inNamespace, type Step } from "./quick_step.ts";
 
 /** Where commands are that a user's PATH may lack. */
 const SYSTEM_DIRECTORIES = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
@@ -60,10 +60,15 @@ function spawn(
 /**
  * What a command says on stdout, whatever its exit status; nothing if it is not
  * installed.
+ *
+ * @param netns network namespace to run it in; default: this one
  */
-export async function capture(argv: readonly string[]): Promise<string> {
+export async function capture(
+  argv: readonly string[],
+  netns?: string,
+): Promise<string> {
   if (findProgram(argv[0]) === undefined) return "";
-  const child = spawn(argv, {
+  const child = spawn(inNamespace(argv, netns), {
     stdin: "null",
     stdout: "piped",
     stderr: "null",
@@ -104,6 +109,8 @@ export interface RunnerOptions {
   /** Gets each command before it runs, and what commands warn of. */
   readonly say: (line: string) => void;
   readonly own?: OwnCommands;
+  /** Network namespace of all but what wgd does itself; default: this one. */
+  readonly netns?: string;
 }
 
 /** Runs commands one after the other. */
@@ -133,9 +140,10 @@ export class Runner {
 
   /** Runs a command. @throws StepError with what it said on stderr */
   async run(command: Command): Promise<void> {
-    const { argv, own, hook, stdin } = command;
-    const { say } = this.#options;
-    say(echoOf(command));
+    const { own, hook, stdin } = command;
+    const { say, netns } = this.#options;
+    const argv = own ? command.argv : inNamespace(command.argv, netns);
+    say(echoOf({ argv, hook }));
     if (own) {
       const act = this.#options.own?.[argv[1]];
       if (act === undefined) throw new StepError(argv, "unknown here");

@@ -24,6 +24,10 @@ export interface QuickState {
   readonly path: string;
   /** The network namespace, as /proc names it. */
   readonly namespace: string;
+  /** Where the interface is, as `ip netns` knows it; absent: in `namespace`. */
+  readonly netns?: string;
+  /** Where its sockets are; absent: in `namespace`. */
+  readonly socketNetns?: string;
   /** Whether `up` came to its end. */
   readonly complete: boolean;
   /** What was set, hooks and the configuration of peers left out. */
@@ -119,14 +123,16 @@ export function handOver(state: QuickState): readonly Step[] {
 }
 
 /** The notes on other interfaces of the same namespace. */
-function others({ name, namespace }: QuickState): QuickState[] {
+function others({ name, namespace, netns }: QuickState): QuickState[] {
   return [...Deno.readDirSync(UAPI_DIRECTORY)].flatMap((entry) => {
     if (!entry.name.endsWith(SUFFIX)) return [];
     const other = entry.name.slice(0, -SUFFIX.length);
     if (other === name) return [];
     try {
       const state = readState(other);
-      return state?.namespace === namespace ? [state] : [];
+      return state?.namespace === namespace && state.netns === netns
+        ? [state]
+        : [];
     } catch {
       return []; // not ours
     }

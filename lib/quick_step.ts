@@ -61,17 +61,30 @@ function shellWord(word: string): string {
   return `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
+/**
+ * A command line, in a network namespace if one is named.
+ *
+ * @param netns as `ip netns` knows it
+ */
+export function inNamespace(
+  argv: readonly string[],
+  netns: string | undefined,
+): readonly string[] {
+  return netns === undefined ? argv : ["ip", "netns", "exec", netns, ...argv];
+}
+
 /** How a command is echoed before it runs, as wg-quick(8) does. */
 export function echoOf({ argv, hook }: Command): string {
   return `[#] ${hook ?? argv.join(" ")}`;
 }
 
 /** The steps as lines that a shell would run, with what commands read. */
-export function formatPlan(steps: readonly Step[]): string {
+export function formatPlan(steps: readonly Step[], netns?: string): string {
   let text = "";
   for (const { do: command } of steps) {
     if (command === undefined) continue;
-    const { argv, stdin } = command;
+    const { stdin } = command;
+    const argv = command.own ? command.argv : inNamespace(command.argv, netns);
     // What wgd does itself is written as a user would, `<(…)` included.
     text += argv.map(command.own ? (word): string => word : shellWord)
       .join(" ");

@@ -10,6 +10,7 @@ import type { TunOffloads, TunPort, VectorWriter } from "./io.ts";
 import { VNET_HEADER } from "./segments.ts";
 import { closeDescriptor, opened } from "./sys/descriptors.ts";
 import { check, cString, ERRNO, errno, libc, SysError } from "./sys/libc.ts";
+import { moveLink } from "./sys/link_move.ts";
 import { ArenaMemory, IOVEC_BYTES } from "./sys/memory.ts";
 
 const O_RDWR = 2;
@@ -35,6 +36,8 @@ const TUN_F_TSO = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
 const TUN_F_USO = TUN_F_USO4 | TUN_F_USO6;
 const IFREQ_BYTES = 40;
 const IFNAMSIZ = 16;
+/** The kernel puts a number that is free in place of `%d`. */
+const PASSING_NAME = "wgd-new%d";
 
 /** A TUN interface of this process. */
 export interface TunHandle {
@@ -75,6 +78,30 @@ export function createTun(
   // Vnet headers cannot be had, and not be given back either.
   closeTun(tun);
   return { ...openQueues(name, 0, queues), offloads: undefined };
+}
+
+/**
+ * Creates the interface `name` in another network namespace. It is made here,
+ * and moved there: a descriptor holds the namespace that it was opened in, and
+ * that one shall not live on for ours.
+ *
+ * @throws TunError, SysError
+ */
+export function createTunIn(
+  netns: string,
+  name: string,
+  offload: boolean,
+  queues: number,
+): TunHandle {
+  const tun = createTun(PASSING_NAME, offload, queues);
+  try {
+    moveLink(tun.name, netns, name);
+    return { ...tun, name: tunName(tun.fds[0]) ?? name };
+  } catch (error) {
+    closeTun(tun);
+    const inUse = error instanceof SysError && error.errno === ERRNO.EEXIST;
+    throw inUse ? createError(name, error.errno) : error;
+  }
 }
 
 /** Closes all queues; the interface goes with the last. */

@@ -13,6 +13,7 @@ export const FACTS: Facts = {
   deviceMark: 0,
   freeTable: 51820,
   priority: { "-4": 32765, "-6": 32765 },
+  isApart: false,
   srcValidMark: "0",
   firewall: "nft",
   dns: "resolvconf",

@@ -47,7 +47,7 @@ export async function runCommand(ctx: CommandContext): Promise<number> {
     throw new CliError(`${name} is up in another network namespace`);
   }
   const config = readIfThere(file, state, ctx);
-  const runner = new Runner({ say: ctx.err });
+  const runner = new Runner({ say: ctx.err, netns: state?.netns });
   const hooks = async (texts: readonly string[]): Promise<void> => {
     const shell = findProgram("bash") === undefined ? "sh" : "bash";
     for (const text of texts) {

@@ -47,6 +47,7 @@ export async function runCommand(ctx: CommandContext): Promise<number> {
   const device = await getDevice(name);
   const peers = await resolvePeers(path, config, ctx);
   const old = state.steps.filter(({ slot }) => slot !== "interface");
+  const { netns, socketNetns } = state;
   const facts = withoutOwn(
     await gatherFacts({
       name,
@@ -54,11 +55,13 @@ export async function runCommand(ctx: CommandContext): Promise<number> {
       endpoints: peers.endpoints,
       exists: true,
       mark: device.fwmark,
+      netns,
+      socketNetns,
     }),
     old,
   );
-  throwProblems(path, lacking(config, facts));
-  for (const text of withoutEffect(config)) ctx.err(`${path}: ${text}`);
+  throwProblems(path, lacking(config, facts, netns));
+  for (const text of withoutEffect(config, netns)) ctx.err(`${path}: ${text}`);
   const wanted = networkSteps({ name, path, config, daemonOptions: [] }, facts);
   const { add, remove, result } = planReload(name, old, wanted);
   const sync = {
@@ -67,7 +70,7 @@ export async function runCommand(ctx: CommandContext): Promise<number> {
   };
   if (ctx.options["dry-run"] === true) {
     const middle = { slot: "configuration", do: sync };
-    ctx.out(formatPlan([...add, middle, ...remove]));
+    ctx.out(formatPlan([...add, middle, ...remove], netns));
     return EXIT.OK;
   }
 
@@ -76,6 +79,7 @@ export async function runCommand(ctx: CommandContext): Promise<number> {
     writeState({ ...state, path, steps: [...kept, ...steps] });
   const runner = new Runner({
     say: ctx.err,
+    netns,
     own: {
       set: ([, , , , mark]) =>
         setDevice(name, formatSet({ fwmark: Number(mark) })),
@@ -89,7 +93,9 @@ export async function runCommand(ctx: CommandContext): Promise<number> {
       await plan.run(add);
       ctx.err(echoOf(sync));
       const { privateKey, listenPort, fwmark = 0 } = config.interface;
-      const mark = hasDefaultRoute(config) ? markOf(config, facts) : fwmark;
+      const mark = hasDefaultRoute(config, facts.isApart)
+        ? markOf(config, facts)
+        : fwmark;
       await syncDevice(name, {
         privateKey,
         listenPort,

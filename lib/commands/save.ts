@@ -6,6 +6,7 @@
 import type { Config } from "../config.ts";
 import { liveAddresses, liveMtu } from "../quick_facts.ts";
 import { savedConfig } from "../quick_save.ts";
+import { readState } from "../quick_state.ts";
 import { getDevice, listDevices } from "../uapi_client.ts";
 import type { CommandContext } from "./context.ts";
 import { CliError, EXIT } from "./errors.ts";
@@ -30,10 +31,11 @@ export async function saveConfig(
   name: string,
   config: Config,
 ): Promise<void> {
+  const netns = readState(name)?.netns;
   const [device, addresses, mtu] = await Promise.all([
     getDevice(name),
-    liveAddresses(name),
-    liveMtu(name),
+    liveAddresses(name, netns),
+    liveMtu(name, netns),
   ]);
   const text = savedConfig(config, { device, addresses, mtu });
   const real = Deno.realPathSync(path);

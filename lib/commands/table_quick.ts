@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { CONFIG_WORD, DEVICE_OPTIONS } from "./table_types.ts";
+import { CONFIG_WORD, DEVICE_OPTIONS, NETNS_OPTIONS } from "./table_types.ts";
 import type { Command, Option } from "./table_types.ts";
 
 const FILE_MEANING =
@@ -31,13 +31,17 @@ export const QUICK_COMMANDS: readonly Command[] = [
       "is undone, but for what hooks did.",
       "The endpoint of a peer whose name has no address yet is looked up in " +
       "the background until it has one; wgd show tells of it.",
+      "With --netns the interface and all that is set for it are in that " +
+      "network namespace, hooks are run in there, and the sockets are here; " +
+      "with --socket-netns the sockets are there. Names are looked up here.",
     ],
     examples: [
       "wgd up wg0            # from /etc/wireguard/wg0.conf",
       "wgd up ./office.conf  # an interface called office",
       "wgd up --dry-run wg0  # what would be run",
+      "wgd up --netns inside wg0",
     ],
-    options: [DRY_RUN, ...DEVICE_OPTIONS],
+    options: [DRY_RUN, ...DEVICE_OPTIONS, ...NETNS_OPTIONS],
     run: async (ctx) => (await import("./up.ts")).runCommand(ctx),
   },
   {

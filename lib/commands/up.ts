@@ -24,6 +24,7 @@ import {
 import { formatPlan } from "../quick_step.ts";
 import { closeSockets, openSockets } from "../socket.ts";
 import { cString, ERRNO, libc, SysError } from "../sys/libc.ts";
+import { inNetns, isNetns } from "../sys/netns.ts";
 import { getDevice, listDevices, setDevice } from "../uapi_client.ts";
 import { formatSet } from "../uapi_state.ts";
 import type { CommandContext } from "./context.ts";
@@ -45,28 +46,55 @@ export async function runCommand(ctx: CommandContext): Promise<number> {
   const { path, name } = configFileOf(ctx.args[0]);
   const config = readConfig(path, ctx);
   const isDryRun = ctx.options["dry-run"] === true;
-  if (!isDryRun) await assertAbsent(name);
+  const netns = namespaceOption(ctx, "netns");
+  const socketNetns = namespaceOption(ctx, "socket-netns");
+  if (!isDryRun) await assertAbsent(name, netns);
   const peers = await resolvePeers(path, config, ctx);
-  if (!isDryRun) probePort(path, config.interface.listenPort ?? 0);
+  if (!isDryRun) {
+    within(
+      socketNetns,
+      () => probePort(path, config.interface.listenPort ?? 0),
+    );
+  }
   const about: FactsOptions = {
     name,
     config,
     endpoints: peers.endpoints,
     exists: false,
     mark: config.interface.fwmark ?? 0,
+    netns,
+    socketNetns,
   };
   const facts = await gatherFacts(about);
-  const problems = lacking(config, facts);
+  const problems = lacking(config, facts, netns);
   if (problems.length > 0) {
     throw new CliError(problems.map((text) => `${path}: ${text}`).join("\n"));
   }
-  for (const text of withoutEffect(config)) ctx.err(`${path}: ${text}`);
+  for (const text of withoutEffect(config, netns)) ctx.err(`${path}: ${text}`);
   const daemonOptions = deviceArguments(ctx.options);
   const job: Job = { name, path, config, daemonOptions };
   const plan = planUp(job, withoutMark(facts));
-  if (isDryRun) ctx.out(formatPlan([...plan.start, ...plan.rest]));
+  if (isDryRun) ctx.out(formatPlan([...plan.start, ...plan.rest], netns));
   else return await new Up(ctx, job, peers, about).run(plan);
   return EXIT.OK;
+}
+
+/** A namespace that ip(8) knows by name: commands are run in it. */
+function namespaceOption(
+  ctx: CommandContext,
+  option: "netns" | "socket-netns",
+): string | undefined {
+  const name = ctx.options[option];
+  if (typeof name !== "string") return undefined;
+  if (/^[^/]+$/.test(name) && isNetns(name)) return name;
+  throw new CliError(
+    `--${option}: ${name} is no network namespace that ip netns knows`,
+  );
+}
+
+/** Does something in a network namespace; default: this one. */
+function within<T>(netns: string | undefined, action: () => T): T {
+  return netns === undefined ? action() : inNetns(netns, action);
 }
 
 /** The file's mark is the plan's own doing. */
@@ -102,6 +130,7 @@ class Up {
     this.#about = about;
     this.#runner = new Runner({
       say: ctx.err,
+      netns: about.netns,
       own: {
         run: (argv) => this.#start(argv),
         setconf: () => this.#configure(),
@@ -149,7 +178,9 @@ class Up {
 
   #note(steps: PlanRun["done"], complete: boolean): void {
     const { name, path } = this.#job;
-    writeState({ name, path, namespace: ownNamespace(), complete, steps });
+    const { netns, socketNetns } = this.#about;
+    const namespace = ownNamespace();
+    writeState({ name, path, namespace, netns, socketNetns, complete, steps });
   }
 
   async #unwind(): Promise<void> {
@@ -183,10 +214,11 @@ class Up {
 }
 
 /** @throws CliError that says what is there, and what to do about it */
-async function assertAbsent(name: string): Promise<void> {
+async function assertAbsent(name: string, netns?: string): Promise<void> {
   const state = readState(name);
-  const exists = linkExists(name);
-  if (state === undefined || state.namespace !== ownNamespace()) {
+  const isOurs = state?.namespace === ownNamespace();
+  const exists = linkExists(name, isOurs ? state.netns : netns);
+  if (!isOurs) {
     if ((await listDevices()).includes(name) && !exists) {
       throw new CliError(`${name} is up in another network namespace`);
     }
@@ -237,7 +269,8 @@ function probePort(path: string, port: number): void {
   }
 }
 
-/** In the network namespace of this thread; /sys may show another one. */
-function linkExists(name: string): boolean {
-  return libc().if_nametoindex(cString(name)) !== 0;
+/** By a system call: /sys may show another namespace. */
+function linkExists(name: string, netns: string | undefined): boolean {
+  if (netns !== undefined && !isNetns(netns)) return false; // gone with it
+  return within(netns, () => libc().if_nametoindex(cString(name)) !== 0);
 }

@@ -100,6 +100,16 @@ export function openNetns(name: string): number {
   return fd;
 }
 
+/** Whether there is a namespace by this name, or path. */
+export function isNetns(name: string): boolean {
+  try {
+    libc().close(openNetns(name));
+    return true;
+  } catch {
+    return false; // not there, or not for us
+  }
+}
+
 /** Takes this thread into a namespace. @throws SysError */
 export function enterNetns(fd: number, name: string): void {
   check(libc().setns(fd, CLONE_NEWNET), `enter the network namespace ${name}`);

@@ -80,14 +80,15 @@ labTest(
     const outside = await countOutside(lab);
     await assertPings(lab.a, FAR.v4, { count: 1 });
     await assertPings(lab.a, FAR.v6, { count: 1 });
-    assertEquals(await outside(), 2, "without the tunnel");
+    const direct = await outside(); // some twice, while neighbours are looked up
+    assert(direct >= 2, "without the tunnel");
     const before = await dump(lab);
 
     await wgd(lab, "up", path);
     for (const to of [FAR.v4, FAR.v6, INNER.b.v4, INNER.b.v6, "10.200.0.1"]) {
       await assertPings(lab.a, to, { count: 1 });
     }
-    assertEquals(await outside(), 2, "all through the tunnel");
+    assertEquals(await outside(), direct, "all through the tunnel");
     const routeOf = (...to: string[]): Promise<string> =>
       lab.a.ip("route", "get", ...to);
     assertMatch(await routeOf("192.0.2.1"), new RegExp(` dev ${site.name} `));
