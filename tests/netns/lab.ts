@@ -47,9 +47,13 @@ rm -rf $paths`;
 export class Namespace {
   constructor(readonly name: string, readonly lab: Lab) {}
 
-  /** Command line that runs another one in here. */
+  /**
+   * Command line that runs another one in here. What daemons keep over restarts
+   * goes with the lab.
+   */
   argv(argv: readonly string[]): string[] {
-    return ["ip", "netns", "exec", this.name, ...argv];
+    const state = `STATE_DIRECTORY=${this.lab.directory}/state`;
+    return ["ip", "netns", "exec", this.name, "env", state, ...argv];
   }
 
   /** Runs a program that must succeed. @returns its stdout */
@@ -116,8 +120,6 @@ export class Lab implements AsyncDisposable {
   #files = 0;
 
   private constructor() {
-    // Daemons inherit it: what they keep over restarts goes with the lab.
-    Deno.env.set("STATE_DIRECTORY", `${this.directory}/state`);
     this.#guardian = new Deno.Command("setsid", {
       args: ["sh", "-c", GUARDIAN],
       stdin: "piped",
@@ -204,8 +206,17 @@ export class Lab implements AsyncDisposable {
   }
 }
 
+/** What was left, each told once: it is not the next tests' fault. */
+const told = new Set<string>();
+
 /** @throws AssertionError when something that this process made is left */
 export async function assertNothingLeft(): Promise<void> {
+  const found = (await leftovers()).filter((what) => !told.has(what));
+  for (const what of found) told.add(what);
+  assertEquals(found, [], "something is left behind");
+}
+
+async function leftovers(): Promise<string[]> {
   const left: string[] = [];
   const spaces = await run(["ip", "netns", "list"]);
   left.push(...spaces.split("\n").filter((line) => line.startsWith(PREFIX)));
@@ -225,7 +236,7 @@ export async function assertNothingLeft(): Promise<void> {
       // Ended meanwhile.
     }
   }
-  assertEquals(left, [], "something is left behind");
+  return left;
 }
 
 function isOurs(word: string): boolean {
