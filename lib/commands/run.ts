@@ -122,9 +122,9 @@ async function serve(
   else tell("READY=1", report);
   const reason = await Promise.race([device.ended, stopped.promise]);
   log.verbose(`ending: ${reason}`);
+  // Not told: that it ends. It may end because another takes its place.
   stopWatchdog();
   stopHeapWatch();
-  tell("STOPPING=1", report);
   await device.close();
   await timestamps?.close();
   // For reports and tests: whether all is given back, and what was dropped.

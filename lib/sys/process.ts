@@ -64,13 +64,20 @@ export function startOf(pid: number): ProcessStart {
   return { args: words("cmdline"), env: new Map(env) };
 }
 
-/** Directories of the control groups that a process is in. */
+/**
+ * Directories of the control groups that a process is in, wherever systems have
+ * the unified hierarchy: alone, or beside those of version 1.
+ */
 export function groupsOf(pid: number | "self"): string[] {
   const text = decoder.decode(readSystemFile(`/proc/${pid}/cgroup`).bytes);
-  return text.trimEnd().split("\n").map((line) => {
+  return text.trimEnd().split("\n").flatMap((line) => {
     const [, controllers, path] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
-    const directory = controllers.replace(/^name=/, "");
-    return `/sys/fs/cgroup/${directory}${path}`.replace(/\/+/g, "/");
+    const names = controllers === ""
+      ? ["", "unified"]
+      : [controllers.replace(/^name=/, "")];
+    return names.map((name) =>
+      `/sys/fs/cgroup/${name}${path}`.replace(/\/+/g, "/")
+    );
   });
 }
 
