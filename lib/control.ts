@@ -152,6 +152,11 @@ export class Control extends PeerFields {
     return worked || this.#p.grace.ready;
   }
 
+  /** Whether handshake messages come so fast that the next turn should wait. */
+  get flooded(): boolean {
+    return this.#p.handshakes.flooded;
+  }
+
   /** Milliseconds that control may sleep if nobody wakes it. */
   sleepMs(): number {
     const limitMs = this.#p.grace.waiting > 0 || this.#collecting

@@ -107,6 +107,8 @@ export type EndReason =
   | "worker failed";
 
 const LET_GO_TIMEOUT_MS = 2_000;
+/** How long control leaves a flood's messages to gather. */
+const FLOOD_NAP_MS = 5;
 
 /** A running device. */
 export class Device {
@@ -324,7 +326,10 @@ export class Device {
       const worked = this.#controlTurn();
       if (worked) {
         Atomics.store(i32, HEADER.CONTROL_SLEEPS, 0);
-        await nextTurn();
+        // Nobody wakes it meanwhile: a flood's messages are handled together.
+        await (this.#control.flooded
+          ? new Promise<void>((resolve) => setTimeout(resolve, FLOOD_NAP_MS))
+          : nextTurn());
         continue;
       }
       const wait = Atomics.waitAsync(

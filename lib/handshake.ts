@@ -42,20 +42,24 @@ import type { Timers } from "./timers.ts";
 /** Work that a message was: one code, an answer with a cookie, products of keys. */
 const CONSUMED = {
   NOTHING: 0,
-  CHECKED: 1,
+  CHECKED: 2,
   ANSWERED: 4,
   COMPUTED: 62,
 } as const;
 
-/**
- * Work on handshake messages before others have their turn: for each ms since
- * the turn before, about 25 answers with cookies or 100 messages with a wrong
- * code, a quarter of a ms, so that a flood gets a quarter of this thread's time.
- * The most is 16 handshakes, about 15 ms, or 250 answers.
- */
-const HANDSHAKE_WORK_PER_MS = 100;
-const HANDSHAKE_WORK_MIN = 128;
+/** Work on handshake messages in a turn: 16 handshakes, about 15 ms. */
 const HANDSHAKE_WORK_MAX = 1000;
+/**
+ * Work on messages that come to nothing, for each ms since the turn before: ten
+ * answers with cookies, or 20 messages with a wrong code, about a tenth of it,
+ * are what a flood gets of this thread's time. More than this is left until the
+ * next turn, and told by {@link Handshakes.flooded}.
+ */
+const FLOOD_WORK_PER_MS = 40;
+/** As if so long had passed at least, and at most. */
+const FLOOD_TURN_MIN_MS = 5;
+const FLOOD_TURN_MAX_MS = 25;
+
 /** Levels (lib/flood) of messages without a mac2, and with one. */
 export type FloodLevels = readonly [first: number, cookieHolders: number];
 
@@ -83,6 +87,7 @@ export class Handshakes {
   readonly #levels = [new FloodLevel(), new FloodLevel()] as const;
   #turn = 0;
   #consumedMs = 0;
+  #flooded = false;
   readonly #outgoing: MessageRing;
   #lastUnderLoadMs = -Infinity;
   // In a flood, to make an array for each message would be half of the work.
@@ -126,21 +131,29 @@ export class Handshakes {
     return flood;
   }
 
+  /** Whether what waits is part of a flood, and can wait for some ms. */
+  get flooded(): boolean {
+    return this.#flooded;
+  }
+
   /** Handles what waits, as far as its turn goes. @returns whether there was any */
   consume(nowMs: number): boolean {
     const elapsedMs = nowMs - this.#consumedMs;
     this.#consumedMs = nowMs;
-    let left = Math.min(
-      HANDSHAKE_WORK_MAX,
-      Math.max(HANDSHAKE_WORK_MIN, elapsedMs * HANDSHAKE_WORK_PER_MS),
+    let floodLeft = FLOOD_WORK_PER_MS * Math.min(
+      FLOOD_TURN_MAX_MS,
+      Math.max(FLOOD_TURN_MIN_MS, elapsedMs),
     );
+    let left = HANDSHAKE_WORK_MAX;
     let worked = false;
-    while (left > 0) {
+    while (left > 0 && floodLeft > 0) {
       const work = this.#consumeNext(nowMs);
       if (work === CONSUMED.NOTHING) break;
-      left -= work;
+      if (work === CONSUMED.COMPUTED) left -= work;
+      else floodLeft -= work;
       worked = true;
     }
+    this.#flooded = floodLeft <= 0;
     return worked;
   }
 

@@ -377,6 +377,29 @@ Deno.test("what waits is handled in turn, with a cookie and without", () => {
   closeAll(pair.a, b);
 });
 
+Deno.test("a flood has a share of the time, and what is left waits", () => {
+  const pair = makePair();
+  const { network, b } = pair;
+  fillRing(pair, 1_000);
+  b.control.pump();
+  const checked = (): number => b.counters().handshake_invalid_mac ?? 0;
+  assert(b.control.flooded, "what is left waits");
+  const first = checked();
+  assert(first > 0 && first < 1_000, `${first} in the first turn`);
+  network.nowMs += 10;
+  b.control.pump();
+  const second = checked() - first;
+  network.nowMs += 5;
+  b.control.pump();
+  const third = checked() - first - second;
+  assert(second > third && third > 0, `${second} in 10 ms, ${third} in 5`);
+  network.settle();
+  assert(!b.control.flooded, "nothing waits");
+  network.advance(2_000);
+  exchange(pair);
+  closeAll(pair.a, b);
+});
+
 Deno.test("while sockets drop a part of a flood the device is under load", () => {
   const pair = makePair();
   const { network, b } = pair;
