@@ -10,7 +10,7 @@ import { LineSplitter, LineTooLongError, UAPI_ERRNO } from "./uapi_lines.ts";
 import { isUnchanged, syncUpdate } from "./sync.ts";
 import { formatSet, UapiGetParser } from "./uapi_state.ts";
 import type { DeviceTarget } from "./sync.ts";
-import type { DeviceState, DeviceUpdate } from "./uapi_state.ts";
+import type { DeviceState, DeviceUpdate, PeerVisitor } from "./uapi_state.ts";
 
 /** Where daemons put their sockets. */
 export const UAPI_DIRECTORY = "/var/run/wireguard";
@@ -104,18 +104,22 @@ async function send(conn: Deno.Conn, text: Iterable<string>): Promise<void> {
   }
 }
 
-/** The lines that the daemon sends until it closes the connection. */
-async function* receive(conn: Deno.Conn): AsyncGenerator<string> {
+/**
+ * Takes the lines that the daemon sends, until one is the last, or the daemon
+ * closes the connection.
+ */
+async function receive(
+  conn: Deno.Conn,
+  isLast: (line: string) => boolean,
+): Promise<void> {
   const splitter = new LineSplitter();
   const buffer = new Uint8Array(READ_BYTES);
   for (;;) {
     const length = await conn.read(buffer);
     if (length === null) return;
     splitter.push(buffer.subarray(0, length));
-    for (;;) {
-      const line = splitter.next();
-      if (line === null) break;
-      yield line;
+    for (let line; (line = splitter.next()) !== null;) {
+      if (isLast(line)) return;
     }
   }
 }
@@ -161,6 +165,15 @@ export async function listDevices(
   return names;
 }
 
+/** How {@linkcode getDevice} goes about it. */
+export interface GetOptions extends UapiClientOptions {
+  /**
+   * Gets each peer as soon as it is known, with the device, which knows all but
+   * its peers by then, and keeps none.
+   */
+  readonly eachPeer?: PeerVisitor;
+}
+
 /**
  * The state of a device.
  *
@@ -168,24 +181,28 @@ export async function listDevices(
  */
 export async function getDevice(
   name: string,
-  options: UapiClientOptions = {},
+  options: GetOptions = {},
 ): Promise<DeviceState> {
   const doing = `Unable to access interface ${name}`;
-  const parser = new UapiGetParser(name);
+  const parser = new UapiGetParser(name, options.eachPeer);
   let errno: number | undefined;
   try {
     using conn = await connect(name, options);
     await send(conn, ["get=1\n\n"]);
-    for await (const line of receive(conn)) {
+    await receive(conn, (line) => {
       errno = parser.line(line);
-      if (errno !== undefined) break;
-    }
+      return errno !== undefined;
+    });
   } catch (error) {
     throw asUapiError(error, doing);
   }
   if (errno !== 0) throw new UapiError(errno ?? UAPI_ERRNO.EPROTO, doing);
-  const { device } = parser;
-  if (device.privateKey) device.publicKey = publicKey(device.privateKey);
+  return withPublicKey(parser.device);
+}
+
+/** Adds the public key of its private key. */
+export function withPublicKey(device: DeviceState): DeviceState {
+  if (device.privateKey) device.publicKey ??= publicKey(device.privateKey);
   return device;
 }
 
@@ -204,12 +221,13 @@ export async function getStats(
   try {
     using conn = await connect(name, options);
     await send(conn, ["get=stats\n\n"]);
-    for await (const line of receive(conn)) {
+    await receive(conn, (line) => {
       const match = /^([a-zA-Z0-9_.]+)=(\d+)$/.exec(line);
-      if (match === null) break;
+      if (match === null) return true;
       if (match[1] === "errno") errno = Number(match[2]);
       else stats.set(match[1], Number(match[2]));
-    }
+      return false;
+    });
   } catch (error) {
     throw asUapiError(error, doing);
   }
@@ -232,12 +250,12 @@ export async function setDevice(
   try {
     using conn = await connect(name, options);
     await send(conn, typeof text === "string" ? [text] : text);
-    for await (const line of receive(conn)) {
+    await receive(conn, (line) => {
       const match = /^errno=(-?\d{1,9})$/.exec(line);
       // wgd and wireguard-go answer with a negative number, boringtun did not.
       errno = match ? Math.abs(Number(match[1])) : UAPI_ERRNO.EPROTO;
-      break;
-    }
+      return true;
+    });
   } catch (error) {
     throw asUapiError(error, doing);
   }

@@ -67,6 +67,9 @@ function parseKey(text: string): Uint8Array | null {
   return key?.length === KEY_BYTES ? key : null;
 }
 
+/** Is given peers one by one, with the device that they are of. */
+export type PeerVisitor = (peer: PeerState, device: DeviceState) => void;
+
 /**
  * Reads the answer to `get=1`, line by line. As wg(8), it passes over keys that
  * it does not know.
@@ -74,12 +77,17 @@ function parseKey(text: string): Uint8Array | null {
 export class UapiGetParser {
   /** Complete once `line` has returned 0. */
   readonly device: DeviceState;
+  readonly #eachPeer: PeerVisitor;
   #peer: PeerState | undefined;
   #errno: number = UAPI_ERRNO.EPROTO;
 
-  /** `name` is that of the interface. */
-  constructor(name: string) {
+  /**
+   * `name` is that of the interface; `eachPeer` gets each peer once it is
+   * complete, and by default adds it to the device.
+   */
+  constructor(name: string, eachPeer: PeerVisitor = keepPeer) {
     this.device = { name, listenPort: 0, fwmark: 0, peers: [] };
+    this.#eachPeer = eachPeer;
   }
 
   /**
@@ -89,7 +97,10 @@ export class UapiGetParser {
    * one that makes no sense
    */
   line(text: string): number | undefined {
-    if (text === "") return this.#errno;
+    if (text === "") {
+      this.#endPeer();
+      return this.#errno;
+    }
     const equals = text.indexOf("=");
     if (equals < 0) return UAPI_ERRNO.EPROTO;
     const key = text.slice(0, equals);
@@ -112,6 +123,7 @@ export class UapiGetParser {
   #startPeer(value: string): boolean {
     const publicKey = parseKey(value);
     if (publicKey === null) return false;
+    this.#endPeer();
     this.#peer = {
       publicKey,
       allowedIps: [],
@@ -121,9 +133,17 @@ export class UapiGetParser {
       txBytes: 0n,
       persistentKeepalive: 0,
     };
-    this.device.peers.push(this.#peer);
     return true;
   }
+
+  #endPeer(): void {
+    if (this.#peer !== undefined) this.#eachPeer(this.#peer, this.device);
+    this.#peer = undefined;
+  }
+}
+
+function keepPeer(peer: PeerState, { peers }: DeviceState): void {
+  peers.push(peer);
 }
 
 function readDeviceLine(

@@ -4,8 +4,8 @@ import { encodeKey, fromHex } from "../lib/crypto/bytes.ts";
 import { publicKey } from "../lib/crypto/x25519.ts";
 import { renderConfigJson, renderJson } from "../lib/commands/show_json.ts";
 import {
+  FieldRows,
   renderConfig,
-  renderField,
   renderPretty,
   SHOW_FIELDS,
 } from "../lib/commands/show_render.ts";
@@ -32,10 +32,21 @@ preshared_key=${"00".repeat(32)}
 errno=0
 `;
   for (const line of lines.split("\n")) parser.line(line);
+  assertEquals(parser.device.peers.length, 2);
   const { device } = parser;
   assert(device.privateKey);
   device.publicKey = publicKey(device.privateKey);
   return device;
+}
+
+function renderField(
+  device: DeviceState,
+  field: string,
+  withInterface: boolean,
+): string {
+  const rows = new FieldRows(field, withInterface);
+  const ofPeers = device.peers.map((peer) => rows.ofPeer(peer, device));
+  return rows.ofDevice(device) + ofPeers.join("");
 }
 
 Deno.test("the pretty output, as a golden text", () => {

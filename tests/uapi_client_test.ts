@@ -129,6 +129,27 @@ Deno.test("a refused change is an error with errno, name and a clear line", asyn
   });
 });
 
+Deno.test("peers are given one by one, with the device's own lines before them", async () => {
+  await withDirectory(async (directory) => {
+    const peers = [1, 2, 3].map((byte) =>
+      `public_key=${`0${byte}`.repeat(32)}\nrx_bytes=5\n`
+    );
+    const answer = `listen_port=7\n${peers.join("")}errno=0\n\n`;
+    await using _server = FakeServer.canned(
+      `${directory}/wg0.sock`,
+      answer,
+    );
+    const seen: unknown[] = [];
+    const device = await getDevice("wg0", {
+      directory,
+      eachPeer: ({ publicKey, rxBytes }, { listenPort, peers }) =>
+        seen.push([publicKey[0], rxBytes, listenPort, peers.length]),
+    });
+    assertEquals(seen, [[1, 5n, 7, 0], [2, 5n, 7, 0], [3, 5n, 7, 0]]);
+    assertEquals(device.peers, []);
+  });
+});
+
 Deno.test("daemons that make no sense are protocol errors", async () => {
   await withDirectory(async (directory) => {
     for (

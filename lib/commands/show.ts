@@ -4,14 +4,23 @@
  *
  * @module
  */
-import { getDevice, getStats, listDevices, UapiError } from "../uapi_client.ts";
+import {
+  getDevice,
+  getStats,
+  listDevices,
+  UapiError,
+  withPublicKey,
+} from "../uapi_client.ts";
 import { quote } from "../config_error.ts";
 import { nearest } from "../suggest.ts";
 import { CliError, EXIT } from "./errors.ts";
 import { renderJson } from "./show_json.ts";
-import { renderField, renderPretty, SHOW_FIELDS } from "./show_render.ts";
+import { FieldRows, renderPretty, SHOW_FIELDS } from "./show_render.ts";
 import type { DeviceState } from "../uapi_state.ts";
 import type { CommandContext } from "./context.ts";
+
+/** Output is written once it is about this long. */
+const PIECE_LENGTH = 32 * 1024;
 
 /** Whether to colour: WG_COLOR_MODE decides, then NO_COLOR, then the terminal. */
 export function wantsColor(
@@ -35,18 +44,34 @@ function checkField(field: string | undefined): void {
   );
 }
 
-function render(
-  device: DeviceState,
-  ctx: CommandContext,
-  field: string | undefined,
-  withInterface: boolean,
-): string {
-  if (field !== undefined) return renderField(device, field, withInterface);
+function pretty(device: DeviceState, ctx: CommandContext): string {
   return renderPretty(device, {
     color: wantsColor(ctx),
     showKeys: ctx.env("WG_HIDE_KEYS") === "never",
     nowMs: Date.now(),
   });
+}
+
+/** Prints a field of a device as its peers come: there may be very many. */
+async function showField(
+  ctx: CommandContext,
+  name: string,
+  field: string,
+  withInterface: boolean,
+): Promise<void> {
+  const rows = new FieldRows(field, withInterface);
+  let text: string | undefined;
+  const begun = (device: DeviceState): string =>
+    text ?? rows.ofDevice(withPublicKey(device));
+  const device = await getDevice(name, {
+    eachPeer: (peer, device) => {
+      text = begun(device) + rows.ofPeer(peer, device);
+      if (text.length < PIECE_LENGTH) return;
+      ctx.out(text);
+      text = "";
+    },
+  });
+  ctx.out(begun(device));
 }
 
 async function showInterfaces(ctx: CommandContext): Promise<number> {
@@ -63,21 +88,23 @@ async function showAll(
 ): Promise<number> {
   const names = await listDevices();
   const devices: DeviceState[] = [];
+  let shown = 0;
   for (const [i, name] of names.entries()) {
     try {
-      const device = await getDevice(name);
-      devices.push(device);
-      if (ctx.options.json) continue;
-      const isLast = i === names.length - 1;
-      const gap = field === undefined && !isLast ? "\n" : "";
-      ctx.out(render(device, ctx, field, true) + gap);
+      if (ctx.options.json) devices.push(await getDevice(name));
+      else if (field !== undefined) await showField(ctx, name, field, true);
+      else {
+        const gap = i < names.length - 1 ? "\n" : "";
+        ctx.out(pretty(await getDevice(name), ctx) + gap);
+      }
+      shown++;
     } catch (error) {
       if (!(error instanceof UapiError)) throw error;
       ctx.err(error.message);
     }
   }
   if (ctx.options.json) ctx.out(renderJson(devices, field));
-  return names.length === 0 || devices.length > 0 ? EXIT.OK : EXIT.FAILED;
+  return names.length === 0 || shown > 0 ? EXIT.OK : EXIT.FAILED;
 }
 
 /** Live objects and drops of one device. */
@@ -108,11 +135,8 @@ export async function runCommand(ctx: CommandContext): Promise<number> {
   if (ctx.options.stats) return await showStats(ctx, name);
   if (name === "interfaces") return await showInterfaces(ctx);
   if (name === "all") return await showAll(ctx, field);
-  const device = await getDevice(name);
-  ctx.out(
-    ctx.options.json
-      ? renderJson([device], field)
-      : render(device, ctx, field, false),
-  );
+  if (ctx.options.json) ctx.out(renderJson([await getDevice(name)], field));
+  else if (field !== undefined) await showField(ctx, name, field, false);
+  else ctx.out(pretty(await getDevice(name), ctx));
   return EXIT.OK;
 }

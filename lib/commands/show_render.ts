@@ -45,20 +45,23 @@ function fwmarkOf(device: DeviceState): string {
   return device.fwmark ? `0x${device.fwmark.toString(16)}` : "off";
 }
 
-type Rows = (device: DeviceState) => string[][];
-
-/** A row a peer, its public key first. */
-function peerRows(columns: (peer: PeerState) => string[]): Rows {
-  return (device) =>
-    device.peers.map((peer) => [encodeKey(peer.publicKey), ...columns(peer)]);
+/** What a field prints: columns of a row of the device, and of one a peer. */
+interface Field {
+  readonly device?: (device: DeviceState) => string[];
+  readonly peer?: (peer: PeerState) => string[];
 }
 
-/** The script outputs: what each field prints, in rows of columns. */
-const FIELD_ROWS: Readonly<Record<string, Rows>> = {
-  "public-key": (device) => [[optionalKey(device.publicKey)]],
-  "private-key": (device) => [[optionalKey(device.privateKey)]],
-  "listen-port": (device) => [[String(device.listenPort)]],
-  "fwmark": (device) => [[fwmarkOf(device)]],
+/** A row a peer, its public key first. */
+function peerRows(columns: (peer: PeerState) => string[]): Field {
+  return { peer: (peer) => [encodeKey(peer.publicKey), ...columns(peer)] };
+}
+
+/** The script outputs. */
+const FIELDS: Readonly<Record<string, Field>> = {
+  "public-key": { device: ({ publicKey }) => [optionalKey(publicKey)] },
+  "private-key": { device: ({ privateKey }) => [optionalKey(privateKey)] },
+  "listen-port": { device: ({ listenPort }) => [String(listenPort)] },
+  "fwmark": { device: (device) => [fwmarkOf(device)] },
   "peers": peerRows(() => []),
   "preshared-keys": peerRows((peer) => [optionalKey(peer.presharedKey)]),
   "endpoints": peerRows((peer) => [endpointOf(peer)]),
@@ -66,14 +69,14 @@ const FIELD_ROWS: Readonly<Record<string, Rows>> = {
   "latest-handshakes": peerRows((peer) => [String(peer.lastHandshakeSeconds)]),
   "transfer": peerRows((peer) => [String(peer.rxBytes), String(peer.txBytes)]),
   "persistent-keepalive": peerRows((peer) => [keepaliveOf(peer)]),
-  "dump": (device) => [
-    [
+  "dump": {
+    device: (device) => [
       optionalKey(device.privateKey),
       optionalKey(device.publicKey),
       String(device.listenPort),
       fwmarkOf(device),
     ],
-    ...device.peers.map((peer) => [
+    peer: (peer) => [
       encodeKey(peer.publicKey),
       optionalKey(peer.presharedKey),
       endpointOf(peer),
@@ -82,23 +85,38 @@ const FIELD_ROWS: Readonly<Record<string, Rows>> = {
       String(peer.rxBytes),
       String(peer.txBytes),
       keepaliveOf(peer),
-    ]),
-  ],
+    ],
+  },
 };
 
 /** The fields that `show IF FIELD` knows, `dump` among them. */
-export const SHOW_FIELDS: readonly string[] = Object.keys(FIELD_ROWS);
+export const SHOW_FIELDS: readonly string[] = Object.keys(FIELDS);
 
-/** The script output of a field of {@linkcode SHOW_FIELDS}. */
-export function renderField(
-  device: DeviceState,
-  field: string,
-  withInterface: boolean,
-): string {
-  const prefix = withInterface ? `${device.name}\t` : "";
-  return FIELD_ROWS[field](device)
-    .map((row) => `${prefix}${row.join("\t")}\n`)
-    .join("");
+/** The script output of a field of {@linkcode SHOW_FIELDS}, row by row. */
+export class FieldRows {
+  readonly #field: Field;
+  readonly #withInterface: boolean;
+
+  constructor(field: string, withInterface: boolean) {
+    this.#field = FIELDS[field];
+    this.#withInterface = withInterface;
+  }
+
+  /** What is said of the device itself. */
+  ofDevice(device: DeviceState): string {
+    const { device: columns } = this.#field;
+    return columns === undefined ? "" : this.#row(device, columns(device));
+  }
+
+  /** What is said of a peer. */
+  ofPeer(peer: PeerState, device: DeviceState): string {
+    const { peer: columns } = this.#field;
+    return columns === undefined ? "" : this.#row(device, columns(peer));
+  }
+
+  #row({ name }: DeviceState, columns: readonly string[]): string {
+    return `${this.#withInterface ? `${name}\t` : ""}${columns.join("\t")}\n`;
+  }
 }
 
 /** How {@linkcode renderPretty} prints. */
