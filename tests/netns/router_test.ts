@@ -7,6 +7,7 @@ import { exists, socketPath } from "./daemon.ts";
 import { labTest } from "./harness.ts";
 import type { Lab } from "./lab.ts";
 import { delay, run, until } from "./process.ts";
+import { makeSite, writeSite } from "./quick_lab.ts";
 import { wgdCommand } from "./requirements.ts";
 import { assertPings, assertTcp, iperf, Pinger } from "./traffic.ts";
 import { generateKeys, INNER, OUTER, PORT, Tunnel } from "./tunnel.ts";
@@ -74,39 +75,21 @@ function noMemoryGroups(): string | undefined {
   return "needs a cgroup with the controller memory";
 }
 
-interface Site {
+interface Near {
   readonly name: string;
   readonly path: string;
 }
 
 /** A far side that is up, and the near one's configuration. */
-async function makeSite(lab: Lab, endpoint = OUTER.v4.b): Promise<Site> {
-  const [name, far, a, b] = await Promise.all([
-    lab.interfaceName(),
-    lab.b.daemon("wgd"),
-    generateKeys(),
-    generateKeys(),
-  ]);
-  await far.set(
-    ...["private-key", lab.file(b.private), "listen-port", String(PORT.b)],
-    ...["peer", a.public, "allowed-ips", `${INNER.a.v4}/32`],
-  );
-  await far.up(`${INNER.b.v4}/24`);
-  const path = lab.file(
-    `[Interface]
-PrivateKey = ${a.private}
-ListenPort = ${PORT.a}
-Address = ${INNER.a.v4}/24
-
-[Peer]
-PublicKey = ${b.public}
-AllowedIPs = ${INNER.b.v4}/32
-Endpoint = ${endpoint}:${PORT.b}
-PersistentKeepalive = 5
-`,
-    `${name}.conf`,
-  );
-  return { name, path };
+async function prepare(lab: Lab, endpoint = OUTER.v4.b): Promise<Near> {
+  const site = await makeSite(lab);
+  const path = writeSite(lab, site, {
+    interface: `Address = ${INNER.a.v4}/24`,
+    allowed: `${INNER.b.v4}/32`,
+    endpoint: `${endpoint}:${PORT.b}`,
+    more: "PersistentKeepalive = 5\n",
+  });
+  return { name: site.name, path };
 }
 
 /** Runs wgd without keeping the pipe that its daemon inherits. */
@@ -126,7 +109,7 @@ labTest("a tunnel under a limit of 128 MB: traffic, floods and questions", {
       ? undefined
       : "for the executable: a checkout needs more, for its compiler"),
 }, async (lab) => {
-  const site = await makeSite(lab);
+  const site = await prepare(lab);
   await using group = new MemoryGroup(lab, 128 * MB);
   await wgd(
     lab,
@@ -200,7 +183,7 @@ labTest(
   "a machine of one core",
   { programs: ["iperf3", "taskset"] },
   async (lab) => {
-    const site = await makeSite(lab);
+    const site = await prepare(lab);
     await wgd(lab, (argv) => ["taskset", "-c", "0", ...argv], "up", site.path);
     await assertPings(lab.a, INNER.b.v4);
     await assertTcp(lab.a, lab.b, INNER.b.v4);
@@ -224,7 +207,7 @@ labTest(
 labTest("a network that comes after the tunnel, in its own time", {
   joined: false,
 }, async (lab) => {
-  const site = await makeSite(lab);
+  const site = await prepare(lab);
   await wgd(lab, (argv) => argv, "up", site.path);
   const pinger = new Pinger(lab.a, INNER.b.v4, 0.2);
   await delay(2_000);
