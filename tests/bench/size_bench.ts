@@ -4,8 +4,9 @@
  * first answer on its UAPI socket, and to the first ping through the tunnel;
  * and the memory of a daemon with one peer that has nothing to do.
  *
- *     deno task bench:size [--json] [--rounds N]
+ *     deno task bench:size [--json] [--rounds N] [--quick]
  *
+ * `--quick` packs nothing: xz takes half a minute and more for an executable.
  * WGD_PROGRAM names the executable, WGD_SCRIPT the form `script` of `deno task
  * compile`; unless told otherwise they are looked for in dist/, and what is not
  * there is left out. WGD_WIREGUARD_GO and WGD_BORINGTUN name other programs than
@@ -105,15 +106,14 @@ function contenders(cache: string): Contender[] {
 // ---- sizes ------------------------------------------------------------------
 
 /** Size of a file, and of what xz makes of it. */
-async function sizes({ file }: Contender): Promise<Figures> {
+async function sizes({ file }: Contender, isPacked: boolean): Promise<Figures> {
+  const size = { "file_mb": Deno.statSync(file).size / MB };
+  if (!isPacked) return size;
   const script = 'xz -6 --threads=0 -c "$1" | wc -c';
   const { stdout } = await attempt(["sh", "-c", script, "sh", file], {
     timeoutS: 300,
   });
-  return {
-    "file_mb": Deno.statSync(file).size / MB,
-    "xz_mb": Number(stdout) / MB,
-  };
+  return { ...size, "xz_mb": Number(stdout) / MB };
 }
 
 // ---- a round ----------------------------------------------------------------
@@ -280,7 +280,7 @@ function fail(problem: string, status: number): never {
 }
 
 const options = parseArgs(Deno.args, {
-  boolean: ["json"],
+  boolean: ["json", "quick"],
   string: ["rounds"],
   default: { rounds: "5" },
   unknown: (option) => fail(`unknown argument ${option}`, 2),
@@ -298,8 +298,8 @@ try {
   const all = contenders(cache);
   const medians: Record<string, Figures> = {};
   for (const contender of all) {
-    progress(`packs ${contender.name}`);
-    medians[contender.name] = await sizes(contender);
+    progress(`size of ${contender.name}`);
+    medians[contender.name] = await sizes(contender, !options.quick);
     if (contender.name !== "wgd script") continue;
     const startMs = performance.now();
     await attempt([contender.file, "--version"], { env: contender.env });
