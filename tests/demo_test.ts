@@ -195,6 +195,30 @@ machineTest(
   },
 );
 
+machineTest(
+  "the demo shows the daemons of the executable that WGD_PROGRAM names",
+  obstacle,
+  async () => {
+    const directory = await Deno.makeTempDir({ prefix: "wgd demo test " });
+    try {
+      const wgd = Deno.env.get("WGD_PROGRAM") ??
+        `${Deno.execPath()}" run -qA "${CHECKOUT}cli.ts`;
+      const program = `${directory}/executable`;
+      await Deno.writeTextFile(
+        program,
+        `#!/bin/sh\necho "$1" >> "${directory}/calls"\nexec "${wgd}" "$@"\n`,
+        { mode: 0o755 },
+      );
+      const run = new Run(demo(CHECKOUT), { WGD_PROGRAM: program });
+      assertSuccess(run, await run.ended());
+      const calls = await Deno.readTextFile(`${directory}/calls`);
+      assertEquals(calls, "run\nrun\n");
+    } finally {
+      await Deno.remove(directory, { recursive: true });
+    }
+  },
+);
+
 const MOMENTS = [
   ["while it makes namespaces", "veth ----", 5, "SIGINT"],
   ["while daemons start", "joined by a veth pair", 60, "SIGTERM"],

@@ -27,6 +27,9 @@ Usage: deno task demo [--builtin] [--verbose]
 
   --builtin   measure without ping and iperf3, also where they are installed
   --verbose   show each command on stderr
+
+WGD_PROGRAM names an executable whose daemons are shown, in place of this
+checkout's.
 `;
 const OPTIONS = ["--builtin", "--verbose"];
 /** Several times what the demo takes. */

@@ -104,6 +104,8 @@ async function setUp(
   const pids = await stage.startDaemons();
   const tookMs = performance.now() - startMs;
   report.ok(`two, pids ${pids.join(" and ")}, ready in ${formatMs(tookMs)}`);
+  const program = Deno.env.get("WGD_PROGRAM");
+  if (program) report.note(`they are ${program}`);
 
   report.begin("configured");
   await stage.configure();

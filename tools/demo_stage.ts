@@ -58,6 +58,12 @@ function makeSide(label: "a" | "b", pid: number): Side {
   };
 }
 
+/** Command line of `wgd ARGS`: WGD_PROGRAM, an executable, or this checkout. */
+function daemonCommand(args: readonly string[]): string[] {
+  const program = Deno.env.get("WGD_PROGRAM");
+  return program ? [program, ...args] : ownCommand(args).flat();
+}
+
 /** How a program is started in a namespace. */
 export type Entry = "ip netns exec" | "nsenter";
 
@@ -105,7 +111,7 @@ export class Stage {
   /** Starts a daemon on each side. @returns their process numbers */
   async startDaemons(): Promise<number[]> {
     for (const side of [this.a, this.b]) {
-      const command = ownCommand(["run", "-f", side.device]).flat();
+      const command = daemonCommand(["run", "-f", side.device]);
       const program = this.#commands.start(this.inside(side, command));
       this.#daemons.set(side, program);
     }

@@ -18,6 +18,7 @@ import {
   watchHeap,
 } from "../memory.ts";
 import { notify, startWatchdog } from "../notify.ts";
+import { dropProgramPages } from "../sys/program_pages.ts";
 import { endPredecessor } from "../takeover.ts";
 import { stateDirectory, TimestampStore } from "../timestamp_store.ts";
 import { TunError } from "../tun.ts";
@@ -25,6 +26,8 @@ import type { CommandContext, OptionValues } from "./context.ts";
 import { CliError, EXIT } from "./errors.ts";
 
 const SIGNALS = ["SIGINT", "SIGTERM"] as const;
+/** When a start, and what configures the device after it, is surely over. */
+const START_OVER_MS = 1_000;
 
 const DEVICE_OPTION_NAMES = [
   ...["threads", "lanes", "queues", "crypto", "udp", "offload"],
@@ -118,10 +121,18 @@ async function serve(
     log.error(error instanceof Error ? error.message : String(error));
   const stopWatchdog = startWatchdog([Deno.pid, Deno.ppid], report);
   const stopHeapWatch = plan ? watchHeap(plan.heapMb) : (): void => {};
+  const tidying = setTimeout(() => {
+    try {
+      if (!dropProgramPages()) log.verbose("pages of the program are locked");
+    } catch (error) {
+      report(error);
+    }
+  }, START_OVER_MS);
   if (daemon) reportReady();
   else tell("READY=1", report);
   const reason = await Promise.race([device.ended, stopped.promise]);
   log.verbose(`ending: ${reason}`);
+  clearTimeout(tidying);
   // Not told: that it ends. It may end because another takes its place.
   stopWatchdog();
   stopHeapWatch();

@@ -8,9 +8,12 @@ const root = fileURLToPath(new URL("../../", import.meta.url));
 
 /** Debian packages of the programs that are not everywhere. */
 const PACKAGES: Readonly<Record<string, string>> = {
+  chroot: "coreutils",
   ethtool: "ethtool",
+  find: "findutils",
   ip: "iproute2",
   iperf3: "iperf3",
+  ldd: "libc-bin",
   nft: "nftables",
   nstat: "iproute2",
   perl: "perl",
@@ -19,12 +22,14 @@ const PACKAGES: Readonly<Record<string, string>> = {
   taskset: "util-linux",
   ss: "iproute2",
   strace: "strace",
+  sysctl: "procps",
   tcpdump: "tcpdump",
   timeout: "coreutils",
   unshare: "util-linux",
   wg: "wireguard-tools",
   "wg-quick": "wireguard-tools",
   "wireguard-go": "wireguard-go",
+  xz: "xz-utils",
 };
 
 const ALWAYS = ["ip", "ss", "wg", "ping", "timeout"];

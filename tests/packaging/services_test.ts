@@ -1,25 +1,20 @@
 /**
  * The services in packaging/: systemd's unit by systemd's own checks, the
- * scripts for OpenRC and OpenWrt under busybox's shell, with functions in place
- * of those of openrc-run, procd, UCI and netifd that note what they are given.
+ * scripts for OpenRC, procd and containers under busybox's shell.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import {
   findProgram,
   must,
-  type Outcome,
   ROOT,
   runProgram,
   testUnless,
 } from "../compile_helpers.ts";
+import { ash, noBusybox, PACKAGING, UCI } from "./ash.ts";
 
-const PACKAGING = `${ROOT}packaging`;
 const noSystemd = findProgram("systemd-analyze")
   ? undefined
   : "needs systemd-analyze: apt-get install systemd";
-const noBusybox = findProgram("busybox")
-  ? undefined
-  : "needs busybox: apt-get install busybox";
 const noShellcheck = findProgram("shellcheck")
   ? undefined
   : "needs shellcheck: apt-get install shellcheck";
@@ -93,59 +88,6 @@ testUnless(
   },
 );
 
-/** Functions that note their names and arguments on descriptor 3. */
-const STUBS = `
-note() { for w; do printf '%s|' "$w"; done >&3; echo >&3; }
-for f in $STUBBED; do eval "$f() { note $f \\"\\$@\\"; }"; done
-`;
-
-/** Runs a line after a script of packaging/, under ash. */
-async function ash(
-  directory: string,
-  { stubs, script, line, sourced = true }: {
-    stubs: string;
-    script: string;
-    line: string;
-    sourced?: boolean;
-  },
-  env: Record<string, string> = {},
-): Promise<Outcome & { notes: string[] }> {
-  const bin = `${directory}/wgd`;
-  const text = Deno.readTextFileSync(`${PACKAGING}/${script}`)
-    .replaceAll("/usr/bin/wgd", bin)
-    .replaceAll("/sys/class/net", `${directory}/net`);
-  Deno.writeTextFileSync(`${directory}/script`, text);
-  Deno.writeTextFileSync(bin, FAKE_WGD, { mode: 0o755 });
-  Deno.mkdirSync(`${directory}/net`, { recursive: true });
-  const program = [
-    'exec 3>"$DIRECTORY/notes"',
-    STUBS,
-    stubs,
-    ...sourced ? ['. "$DIRECTORY/script"'] : [],
-    line,
-  ].join("\n");
-  const outcome = await runProgram(["busybox", "ash", "-uc", program], {
-    env: { ...env, DIRECTORY: directory },
-  });
-  const notes = Deno.readTextFileSync(`${directory}/notes`);
-  return { ...outcome, notes: notes.trimEnd().split("\n") };
-}
-
-/** Notes how it is called; `up` and `down` make and remove the interface. */
-const FAKE_WGD = `#!/bin/sh
-echo "wgd|$*|" >&3
-for last; do :; done
-name=\${last##*/} name=\${name%.conf}
-case $1 in
-  up) [ ! -e "$DIRECTORY/fails" ] && : > "$DIRECTORY/net/$name" ;;
-  down) rm "$DIRECTORY/net/$name" ;;
-  genkey) echo GENERATED= ;;
-  show)
-    printf 'K1=\\t192.0.2.1:51820\\nK2=\\t[2001:db8::1]:51820\\nK3=\\t(none)\\n'
-    printf 'K4=\\t[fe80::1%%eth0]:51820\\n' ;;
-esac
-`;
-
 // ---- OpenRC -----------------------------------------------------------------
 
 const OPENRC = {
@@ -204,28 +146,7 @@ testUnless(
   },
 );
 
-// ---- OpenWrt ----------------------------------------------------------------
-
-/** UCI by variables NAME__OPTION; lists are words. */
-const UCI = `STUBBED="logger uci procd_open_instance procd_set_param
-procd_close_instance procd_add_reload_trigger start proto_notify_error
-proto_block_restart proto_init_update proto_add_ipv4_address
-proto_add_ipv6_address proto_add_ipv4_route proto_add_ipv6_route
-proto_add_ipv6_prefix proto_send_update proto_add_host_dependency
-proto_config_add_string proto_config_add_int proto_config_add_boolean
-proto_config_add_array add_protocol"
-for f in $STUBBED; do eval "$f() { note $f \\"\\$@\\"; }"; done
-logger() {
-  case " $* " in *" -p "*) note logger "$@" ;; *) cat > /dev/null ;; esac
-}
-config_load() { :; }
-config_get() { eval "$1=\\"\\\${$2__$3:-\${4:-}}\\""; }
-config_get_bool() { config_get "$@"; }
-config_foreach() { eval "set -- \\"$1\\" \\\${sections__$2:-}"
-  local f="$1" s; shift; for s; do "$f" "$s"; done; }
-config_list_foreach() { eval "set -- \\"$3\\" \\\${$1__$2:-}"
-  local f="$1" v; shift; for v; do "$f" "$v"; done; }
-`;
+// ---- procd ------------------------------------------------------------------
 
 const TUNNELS = `
 sections__tunnel="wg0 wg1 wg2 wg3"
@@ -279,153 +200,6 @@ testUnless(
     }, { STUBBED: "" });
     assertEquals(code, 0, err);
     assertEquals(notes, [`wgd|reload ${directory}/script|`, "start|"]);
-  },
-);
-
-const NETWORK = `
-INCLUDE_ONLY=
-WGD_DIRECTORY="$DIRECTORY/run"
-wg0__private_key=PRIVATE= wg0__listen_port=51820 wg0__mtu=1380 wg0__fwmark=0x1
-wg0__addresses="10.9.0.1/24 10.9.1.1 fd09::1/64 fd09::2" wg0__ip6prefix=fd0a::/56
-wg0__tunlink=wan wg0__memory=96
-sections__wireguard_wg0="one two off none"
-one__public_key=K1= one__endpoint_host=vpn.example one__route_allowed_ips=1
-one__allowed_ips="10.0.0.0/8 fd00::/8 192.0.2.7 2001:db8::7"
-one__preshared_key=PSK= one__persistent_keepalive=25
-two__public_key=K2= two__endpoint_host=2001:db8::1 two__endpoint_port=1234
-two__allowed_ips=172.16.0.0/12
-off__public_key=K9= off__disabled=1 off__allowed_ips=1.2.3.4 off__route_allowed_ips=1
-none__allowed_ips=1.2.3.5
-`;
-
-const FILE = `[Interface]
-PrivateKey = PRIVATE=
-ListenPort = 51820
-FwMark = 0x1
-MTU = 1380
-Table = off
-
-[Peer]
-PublicKey = K1=
-PresharedKey = PSK=
-AllowedIPs = 10.0.0.0/8, fd00::/8, 192.0.2.7, 2001:db8::7
-Endpoint = vpn.example:51820
-PersistentKeepalive = 25
-
-[Peer]
-PublicKey = K2=
-AllowedIPs = 172.16.0.0/12
-Endpoint = [2001:db8::1]:1234
-`;
-
-/** Runs a line after netifd's handler. */
-function netifd(
-  directory: string,
-  line: string,
-  more = "",
-): ReturnType<typeof ash> {
-  return ash(directory, {
-    stubs: `${UCI}${NETWORK}${more}INCLUDE_ONLY=1`,
-    script: "openwrt/wgd.proto",
-    line,
-  }, { STUBBED: "" });
-}
-
-testUnless(
-  noBusybox,
-  "netifd sets an interface up: file, addresses, routes, host routes",
-  async (directory) => {
-    const { code, notes, err } = await netifd(directory, "proto_wgd_setup wg0");
-    assertEquals(code, 0, err);
-    const path = `${directory}/run/wg0.conf`;
-    assertEquals(Deno.readTextFileSync(path), FILE);
-    assertEquals((Deno.statSync(path).mode ?? 0) & 0o777, 0o600);
-    assertEquals(notes, [
-      "logger|-t|wgd|-p|daemon.err|none: a peer without public_key is left out|",
-      `wgd|up --memory 96 ${path}|`,
-      "proto_init_update|wg0|1|",
-      "proto_add_ipv4_address|10.9.0.1|24|",
-      "proto_add_ipv4_address|10.9.1.1|32|",
-      "proto_add_ipv6_address|fd09::1|64|",
-      "proto_add_ipv6_address|fd09::2|128|",
-      "proto_add_ipv6_prefix|fd0a::/56|",
-      "proto_add_ipv4_route|10.0.0.0|8|",
-      "proto_add_ipv6_route|fd00::|8|",
-      "proto_add_ipv4_route|192.0.2.7|32|",
-      "proto_add_ipv6_route|2001:db8::7|128|",
-      "proto_send_update|wg0|",
-      "wgd|show wg0 endpoints|",
-      "proto_add_host_dependency|wg0|192.0.2.1|wan|",
-      "proto_add_host_dependency|wg0|2001:db8::1|wan|",
-    ]);
-  },
-);
-
-testUnless(
-  noBusybox,
-  "netifd: nohostroute, a key that is generated, renewal, the end",
-  async (directory) => {
-    const { code, notes, err } = await netifd(
-      directory,
-      "proto_wgd_setup wg0 && proto_wgd_renew wg0 && proto_wgd_teardown wg0",
-      "wg0__nohostroute=1 wg0__private_key=generate sections__wireguard_wg0=\n" +
-        "wg0__addresses= wg0__ip6prefix=\n",
-    );
-    assertEquals(code, 0, err);
-    const path = `${directory}/run/wg0.conf`;
-    const key = [
-      "wgd|genkey|",
-      "uci|-q|set|network.wg0.private_key=GENERATED=|",
-      "uci|-q|commit|network|",
-    ];
-    const update = ["proto_init_update|wg0|1|", "proto_send_update|wg0|"];
-    assertEquals(notes, [
-      ...key,
-      `wgd|up --memory 96 ${path}|`,
-      ...update,
-      ...key,
-      `wgd|reload ${path}|`,
-      ...update,
-      "wgd|down wg0|",
-    ]);
-    assertEquals([...Deno.readDirSync(`${directory}/run`)], []);
-  },
-);
-
-testUnless(
-  noBusybox,
-  "netifd is told why an interface cannot be set up",
-  async (directory) => {
-    const noKey = await netifd(
-      directory,
-      "proto_wgd_setup wg0",
-      "wg0__private_key=\n",
-    );
-    assertEquals(noKey.code, 1);
-    assertEquals(noKey.notes.slice(1), [
-      "proto_notify_error|wg0|NO_PRIVATE_KEY|",
-      "proto_block_restart|wg0|",
-    ]);
-    const failed = await netifd(
-      directory,
-      ': > "$DIRECTORY/fails"; proto_wgd_setup wg0',
-    );
-    assertEquals(failed.code, 1);
-    assert(failed.notes.includes("proto_notify_error|wg0|SETUP_FAILED|"));
-  },
-);
-
-testUnless(
-  noBusybox,
-  "netifd is told the protocol's options",
-  async (directory) => {
-    const { notes } = await netifd(
-      directory,
-      'proto_wgd_init_config; note "$available" "$no_proto_task"',
-    );
-    assertEquals(notes.at(-1), "1|1|");
-    assert(notes.includes("proto_config_add_boolean|nohostroute|"));
-    assert(notes.includes("proto_config_add_int|mtu|"));
   },
 );
 
