@@ -5,19 +5,29 @@ import { dropProgramPages, programMappings } from "../lib/sys/program_pages.ts";
 const SMAPS = `55e0000000-55e0002000 r--p 00000000 fe:00 11    /usr/bin/wgd
 Rss:                   8 kB
 Anonymous:             0 kB
+Swap:                  0 kB
 55e0002000-55e0009000 r-xp 00002000 fe:00 11    /usr/bin/wgd
 Rss:                   8 kB
 Anonymous:             0 kB
+Swap:                  0 kB
 55e0009000-55e000a000 r--p 00009000 fe:00 11    /usr/bin/wgd
 Anonymous:             4 kB
+Swap:                  0 kB
 55e000a000-55e000b000 rw-p 0000a000 fe:00 11    /usr/bin/wgd
 Anonymous:             0 kB
+Swap:                  0 kB
 7f00000000-7f00001000 r-xp 00000000 00:00 0
 Anonymous:             0 kB
+Swap:                  0 kB
 7f00001000-7f00002000 r--s 00000000 fe:00 12    /etc/shared
 Anonymous:             0 kB
+Swap:                  0 kB
 7f00002000-7f00003000 r-xp 00000000 00:00 0     [vdso]
 Anonymous:             0 kB
+Swap:                  0 kB
+7f00004000-7f00005000 r--p 00000000 fe:00 13    /usr/lib/relocated.so
+Anonymous:             0 kB
+Swap:                  4 kB
 `;
 
 Deno.test("only what is as it is on disk is given back", () => {

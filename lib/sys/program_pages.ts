@@ -26,6 +26,7 @@ export interface Mapping {
 export function programMappings(smaps: string): Mapping[] {
   const found: Mapping[] = [];
   let present: Mapping | undefined;
+  let unchanged = false;
   for (const line of smaps.split("\n")) {
     const head = /^([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \d+ *(.*)$/
       .exec(line);
@@ -35,8 +36,12 @@ export function programMappings(smaps: string): Mapping[] {
       present = /^r-[x-]p$/.test(rights) && path.startsWith("/")
         ? { address, bytes: BigInt(`0x${to}`) - address }
         : undefined;
-    } else if (present !== undefined && /^Anonymous: +0 kB$/.test(line)) {
-      found.push(present);
+      unchanged = false;
+    } else if (line.startsWith("Anonymous:")) {
+      unchanged = /: +0 kB$/.test(line);
+    } else if (line.startsWith("Swap:") && present !== undefined) {
+      // A changed page that is in the swap is not counted as anonymous.
+      if (unchanged && /: +0 kB$/.test(line)) found.push(present);
     }
   }
   return found;
