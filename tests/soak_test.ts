@@ -22,7 +22,9 @@ Deno.test(`${DAYS} days of three devices, whatever happens to them (seed ${SEED}
 });
 
 Deno.test("a soak is the same again with its seed, and another with another", () => {
-  const [first, again, other] = [1, 1, 2].map((seed) => new Soak(seed).run(0.2));
+  const [first, again, other] = [1, 1, 2].map((seed) =>
+    new Soak(seed).run(0.2)
+  );
   assertEquals(again, first);
   assert(other.digest !== first.digest);
 });
@@ -59,7 +61,11 @@ const SABOTAGE: Readonly<Record<string, [RegExp, () => Sabotage]>> = {
         for (const { side, word } of keypairs(world)) {
           const { u32 } = side.device.arena;
           u32.fill(0, word + KEYPAIR.REPLAY_BITMAP, word + KEYPAIR.WORDS);
-          u32.fill(0, word + KEYPAIR.RECEIVE_COUNTER_LO, word + KEYPAIR.CONFIRMED);
+          u32.fill(
+            0,
+            word + KEYPAIR.RECEIVE_COUNTER_LO,
+            word + KEYPAIR.CONFIRMED,
+          );
         }
       },
     }),

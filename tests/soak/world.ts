@@ -27,6 +27,7 @@ const KEPT_MAX = 256;
 const REORDERED_MS = 2_000;
 /** Longest time that a datagram is on its way. */
 export const LATE_MAX_MS = REORDERED_MS + 200;
+const FLOOD = 700;
 const TRACE_MAX = 40;
 const CLEAN = { loss: 0, duplicate: 0, reorder: 0, corrupt: 0, latencyMs: 20 };
 
@@ -325,15 +326,17 @@ export class World {
   }
 
   /** A flood of old handshake messages, which puts a device under load. */
-  flood(): boolean {
+  flood(): void {
     const one = this.#kept.filter(({ datagram }) => datagram.bytes[0] === 1);
-    if (one.length === 0) return false;
+    if (one.length === 0) return;
     const { datagram, to } = this.any(one);
-    const { address } = this.sides[to].device;
-    for (let i = 0; i < 700; i++) {
-      this.network.inject({ ...datagram, to: address });
+    const { suspended, device } = this.sides[to];
+    if (suspended) return;
+    for (let i = 0; i < FLOOD; i++) {
+      this.network.inject({ ...datagram, to: device.address });
     }
-    return true;
+    // Control must see all of them at once.
+    while (device.incoming.length > 0) device.inbound.pump(this.nowMs);
   }
 
   /** Nobody follows somebody who only sends again what was delivered. */
