@@ -38,7 +38,7 @@ const SHARE: Readonly<Record<string, number>> = {
   walk: 20_000,
   config: 2_000,
   uapi: 2_000,
-  handshake: 1_500,
+  handshake: 600,
   tun: 3_000,
   netlink: 20_000,
 };

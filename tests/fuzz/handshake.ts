@@ -112,10 +112,10 @@ export class HandshakeTarget implements Target {
     const scene = this.#scenes[state] ??= this.#make(state);
     this.#dirty = false;
     this.#latest = new Uint8Array(12);
-    let signature = scene.name;
+    const outcomes = new Set<string>();
     try {
       for (let n = 0; n < STEPS_MAX && reader.left > 0; n++) {
-        signature += ` ${this.#step(scene, reader)}`;
+        outcomes.add(this.#step(scene, reader));
       }
       if (this.#dirty) scene.reset();
     } catch (error) {
@@ -123,7 +123,7 @@ export class HandshakeTarget implements Target {
       this.#scenes[state] = undefined;
       throw error;
     }
-    return signature;
+    return `${scene.name}: ${[...outcomes].sort().join(" ")}`;
   }
 
   #step(scene: Scene, reader: Reader): string {
@@ -364,7 +364,7 @@ export class HandshakeTarget implements Target {
   ): string {
     const { device, network, peer } = scene;
     const before = readCounters(device.arena);
-    network.log.length = 0;
+    network.log.length = device.delivered.length = 0;
     scene.inject(message, source);
     network.settle();
     const after = readCounters(device.arena);

@@ -67,7 +67,7 @@ export class NetlinkTarget implements Target {
       const read = this.#read(buffer, input.length);
       check(read === expected, `${read}, expected ${expected}`);
     }
-    return expected.replace(/\d{3,}/g, "N");
+    return expected.replace(/\d+/g, (number) => `${Math.min(2, +number)}`);
   }
 
   #read(buffer: ArrayBuffer, received: number): string {

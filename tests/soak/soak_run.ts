@@ -8,6 +8,7 @@
 import {
   KEEPALIVE_TIMEOUT_MS,
   NEW_HANDSHAKE_TIMEOUT_MS,
+  REJECT_AFTER_TIME_MS,
   REKEY_TIMEOUT_JITTER_MS,
   REKEY_TIMEOUT_MS,
   ZERO_KEY_MATERIAL_MS,
@@ -203,7 +204,8 @@ export class Soak {
     const { network, watch } = world;
     const [from, to] = world.chance(0.5) ? [0, 1] : [2, 0];
     const carry = network.wire;
-    world.advance(REKEY_TIMEOUT_MS + SECOND);
+    // With a new key: one that ends on the way lets packets wait, and drops them.
+    world.advance(REJECT_AFTER_TIME_MS);
     world.send(from, to);
     world.advance(SECOND);
     const held = world.send(from, to);

@@ -27,6 +27,7 @@ const KEPT_MAX = 256;
 const REORDERED_MS = 2_000;
 /** Longest time that a datagram is on its way. */
 export const LATE_MAX_MS = REORDERED_MS + 200;
+const PROTOCOL_ICMP = 1;
 const FLOOD = 700;
 const TRACE_MAX = 40;
 const CLEAN = { loss: 0, duplicate: 0, reorder: 0, corrupt: 0, latencyMs: 20 };
@@ -136,8 +137,8 @@ export class World {
         inner: [10, 0, 0, index + 1],
         device: this.#newDevice(index, address, store),
         peers: NAMES.map(() => 0),
-        links: NAMES.map(() => ({
-          present: true,
+        links: NAMES.map((other) => ({
+          present: other !== name,
           presharedKey: new Uint8Array(32),
           keepaliveSeconds: 0,
         })),
@@ -203,6 +204,8 @@ export class World {
   /** Lets `ms` pass, from each event to the next. */
   advance(ms: number): void {
     const endMs = this.nowMs + ms;
+    // What was begun just now.
+    this.settle();
     while (this.nowMs < endMs) {
       let sleepMs = this.network.sleepMs(endMs - this.nowMs);
       for (const side of this.sides) {
@@ -374,6 +377,8 @@ export class World {
   #arrived(index: number, packet: Uint8Array): void {
     const side = this.sides[index];
     side.device.delivered.length = 0;
+    // The device itself tells its machine that there is no such peer.
+    if (packet[9] === PROTOCOL_ICMP) return void this.#count("ICMP");
     const packets = this.#sabotage.delivered?.(side, packet) ?? [packet];
     for (const one of packets) {
       const number = this.watch.arrived(side, one);
