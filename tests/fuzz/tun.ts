@@ -98,11 +98,11 @@ export class TunTarget implements Target {
       0,
     );
     if (segments > SEGMENTS_MAX) return "many";
-    let signature = "";
+    const seen = new Set<string>();
     for (const [i, frame] of frames.entries()) {
-      signature += `${this.#frame(frame, outcomes[i])} `;
+      seen.add(this.#frame(frame, outcomes[i]));
     }
-    return signature;
+    return [...seen].sort().join(" ");
   }
 
   #frame(frame: Uint8Array, expected: Outcome): string {

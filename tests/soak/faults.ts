@@ -43,6 +43,12 @@ function makeAnew(world: World, other: Side, side: Side): void {
   world.addPeer(other, side);
 }
 
+function setPresharedKey(side: Side, other: Side, key: Uint8Array): void {
+  side.links[other.index].presharedKey = key;
+  const peer = side.peers[other.index];
+  if (peer !== 0) side.device.control.setPresharedKey(peer, key);
+}
+
 const FAULTS: Readonly<Record<string, Fault>> = {
   "device restarted": {
     weight: 3,
@@ -112,13 +118,13 @@ const FAULTS: Readonly<Record<string, Fault>> = {
     begin: (world) => {
       const [side, other] = pair(world);
       const key = world.chance(0.2) ? new Uint8Array(32) : world.bytes(32);
-      const set = (at: Side, of: Side): void => {
-        at.links[of.index].presharedKey = key;
-        const peer = at.peers[of.index];
-        if (peer !== 0) at.device.control.setPresharedKey(peer, key);
+      setPresharedKey(side, other, key);
+      return {
+        undoMs: MINUTE,
+        // Another change may have come between.
+        undo: () =>
+          setPresharedKey(other, side, side.links[other.index].presharedKey),
       };
-      set(side, other);
-      return { undoMs: MINUTE, undo: () => set(other, side) };
     },
   },
   "peer removed": {
