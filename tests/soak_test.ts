@@ -1,6 +1,7 @@
 /**
  * A short soak (`deno task soak` runs a year), and faults that are made on
- * purpose, each of which it must see.
+ * purpose, each of which it must see. WGD_SOAK_SEED and WGD_SOAK_DAYS make it
+ * another or a longer one.
  *
  * @module
  */

@@ -113,9 +113,11 @@ export class HandshakeTarget implements Target {
     this.#dirty = false;
     this.#latest = new Uint8Array(12);
     const outcomes = new Set<string>();
+    let last = "";
     try {
       for (let n = 0; n < STEPS_MAX && reader.left > 0; n++) {
-        outcomes.add(this.#step(scene, reader));
+        last = this.#step(scene, reader);
+        outcomes.add(last);
       }
       if (this.#dirty) scene.reset();
     } catch (error) {
@@ -123,7 +125,7 @@ export class HandshakeTarget implements Target {
       this.#scenes[state] = undefined;
       throw error;
     }
-    return `${scene.name}: ${[...outcomes].sort().join(" ")}`;
+    return `${scene.name}: ${outcomes.size} ${last}`;
   }
 
   #step(scene: Scene, reader: Reader): string {
