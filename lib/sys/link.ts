@@ -11,7 +11,7 @@
 import { closeDescriptor } from "./descriptors.ts";
 import { check, cString, libc, SysError } from "./libc.ts";
 import {
-  findAttribute,
+  findU32,
   NetlinkRequests,
   openNotices,
   RTMGRP,
@@ -62,6 +62,20 @@ export interface LinkState {
   readonly netns: NetnsId;
 }
 
+/** What an answer to RTM_GETLINK says, or undefined. */
+export function readLink(
+  body: DataView<ArrayBuffer>,
+): Pick<LinkState, "up" | "mtu"> | undefined {
+  const mtu = findU32(body, IFINFOMSG_BYTES, IFLA_MTU);
+  if (mtu === undefined) return undefined;
+  return { up: (body.getUint32(IFINFOMSG_FLAGS, true) & IFF_UP) !== 0, mtu };
+}
+
+/** A namespace's number in an answer to RTM_GETNSID; negative: it has none. */
+export function readNetnsNumber(body: DataView<ArrayBuffer>): number {
+  return (findU32(body, RTGENMSG_BYTES, NETNSA_NSID) ?? -1) | 0;
+}
+
 /** Watches links, and asks for the state of one TUN. */
 export class LinkWatch {
   /** Readable when some link changed. */
@@ -96,13 +110,8 @@ export class LinkWatch {
       ],
     );
     if (answer.error !== 0) return undefined;
-    const mtu = findAttribute(answer.body, IFINFOMSG_BYTES, IFLA_MTU);
-    if (mtu < 0) return undefined;
-    return {
-      up: (answer.body.getUint32(IFINFOMSG_FLAGS, true) & IFF_UP) !== 0,
-      mtu: answer.body.getUint32(mtu, true),
-      netns: place.netns,
-    };
+    const link = readLink(answer.body);
+    return link === undefined ? undefined : { ...link, netns: place.netns };
   }
 
   /** Where the interface is; `number` is undefined at home. */
@@ -146,8 +155,7 @@ export class LinkWatch {
     if (error !== 0) {
       throw new SysError("ask for the number of a namespace", error);
     }
-    const at = findAttribute(body, RTGENMSG_BYTES, NETNSA_NSID);
-    return at < 0 ? -1 : body.getInt32(at, true);
+    return readNetnsNumber(body);
   }
 
   /** Closes both sockets. */

@@ -89,7 +89,6 @@ export interface NetlinkAnswer {
 export class NetlinkRequests {
   readonly #fd: number;
   readonly #answer = new Uint8Array(ANSWER_BYTES);
-  readonly #view = new DataView(this.#answer.buffer);
   #sequence = 0;
 
   /** @throws SysError */
@@ -141,22 +140,9 @@ export class NetlinkRequests {
       );
       if (n < HEADER_BYTES) throw new SysError("hear rtnetlink", ERRNO.EPROTO);
       // What a request before left unread.
-      if (this.#view.getUint32(8, true) !== sequence) continue;
-      return this.#read(n);
+      if (sequenceOf(this.#answer.buffer) !== sequence) continue;
+      return readAnswer(this.#answer.buffer, n);
     }
-  }
-
-  #read(received: number): NetlinkAnswer {
-    const length = Math.min(received, this.#view.getUint32(0, true));
-    const isError = this.#view.getUint16(4, true) === NLMSG_ERROR;
-    return {
-      error: isError ? -this.#view.getInt32(HEADER_BYTES, true) : 0,
-      body: new DataView(
-        this.#answer.buffer,
-        HEADER_BYTES,
-        isError ? 0 : Math.max(0, length - HEADER_BYTES),
-      ),
-    };
   }
 
   /** Closes the socket. */
@@ -165,21 +151,61 @@ export class NetlinkRequests {
   }
 }
 
+function sequenceOf(buffer: ArrayBuffer): number {
+  return new DataView(buffer).getUint32(8, true);
+}
+
+/** An answer of `received` bytes, a header's at least, at a buffer's start. */
+export function readAnswer(
+  buffer: ArrayBuffer,
+  received: number,
+): NetlinkAnswer {
+  const view = new DataView(buffer, 0, received);
+  const length = Math.min(received, view.getUint32(0, true));
+  const empty = new DataView(buffer, HEADER_BYTES, 0);
+  if (view.getUint16(4, true) !== NLMSG_ERROR) {
+    const bytes = Math.max(0, length - HEADER_BYTES);
+    return { error: 0, body: new DataView(buffer, HEADER_BYTES, bytes) };
+  }
+  const error = length < HEADER_BYTES + 4
+    ? ERRNO.EPROTO
+    : 0 - view.getInt32(HEADER_BYTES, true);
+  return { error, body: empty };
+}
+
 /**
- * Place of an attribute's value in an answer's body, or -1.
+ * An attribute's value, or undefined.
  *
  * @param from bytes of the family's own header
  */
 export function findAttribute(
-  body: DataView,
+  body: DataView<ArrayBuffer>,
   from: number,
   type: number,
-): number {
+): DataView<ArrayBuffer> | undefined {
   for (let at = from; at + ATTRIBUTE_BYTES <= body.byteLength;) {
     const length = body.getUint16(at, true);
-    if (length < ATTRIBUTE_BYTES || at + length > body.byteLength) return -1;
-    if (body.getUint16(at + 2, true) === type) return at + ATTRIBUTE_BYTES;
+    if (length < ATTRIBUTE_BYTES || at + length > body.byteLength) break;
+    if (body.getUint16(at + 2, true) === type) {
+      return new DataView(
+        body.buffer,
+        body.byteOffset + at + ATTRIBUTE_BYTES,
+        length - ATTRIBUTE_BYTES,
+      );
+    }
     at += padded(length);
   }
-  return -1;
+  return undefined;
+}
+
+/** The 32-bit value of an attribute, or undefined; too short a one is none. */
+export function findU32(
+  body: DataView<ArrayBuffer>,
+  from: number,
+  type: number,
+): number | undefined {
+  const value = findAttribute(body, from, type);
+  return value === undefined || value.byteLength < 4
+    ? undefined
+    : value.getUint32(0, true);
 }

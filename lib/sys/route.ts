@@ -6,7 +6,7 @@
  */
 import type { SourceRoutes } from "../sources.ts";
 import { ERRNO } from "./libc.ts";
-import { findAttribute, NetlinkRequests, u32 } from "./netlink.ts";
+import { findAttribute, findU32, NetlinkRequests, u32 } from "./netlink.ts";
 
 const RTM_GETROUTE = 26;
 const RTMSG_BYTES = 12;
@@ -18,9 +18,31 @@ const RTA_OIF = 4;
 const RTA_METRICS = 8;
 const RTAX_MTU = 2;
 const RTA_MARK = 16;
-const ATTRIBUTE_BYTES = 4;
 const AF_INET = 2;
 const AF_INET6 = 10;
+
+/** Whether an answer to RTM_GETROUTE is a route to an address of our own. */
+export function readsLocal(body: DataView<ArrayBuffer>): boolean {
+  return body.byteLength >= RTMSG_BYTES &&
+    body.getUint8(RTMSG_TYPE) === RTN_LOCAL;
+}
+
+/** The interface that a route leads out by, or undefined. */
+export function readInterface(
+  body: DataView<ArrayBuffer>,
+): number | undefined {
+  return findU32(body, RTMSG_BYTES, RTA_OIF);
+}
+
+/** A route's own MTU if it leads out by an interface; else 0. */
+export function readMtu(
+  body: DataView<ArrayBuffer>,
+  interfaceIndex: number,
+): number {
+  if (readInterface(body) !== interfaceIndex) return 0;
+  const metrics = findAttribute(body, RTMSG_BYTES, RTA_METRICS);
+  return metrics === undefined ? 0 : findU32(metrics, 0, RTAX_MTU) ?? 0;
+}
 
 /** Asks for routes. */
 export class Routes implements SourceRoutes {
@@ -29,7 +51,7 @@ export class Routes implements SourceRoutes {
   /** See {@link SourceRoutes.isLocal}. */
   isLocal(address: Uint8Array): boolean {
     const { error, body } = this.#ask(address, [[RTA_DST, address]]);
-    return error === 0 && body.getUint8(RTMSG_TYPE) === RTN_LOCAL;
+    return error === 0 && readsLocal(body);
   }
 
   /** See {@link SourceRoutes.leavesBy}. */
@@ -45,8 +67,7 @@ export class Routes implements SourceRoutes {
     ]);
     if (error === ERRNO.EINVAL) return 0;
     if (error !== 0) return undefined;
-    const at = findAttribute(body, RTMSG_BYTES, RTA_OIF);
-    return at < 0 ? undefined : body.getUint32(at, true);
+    return readInterface(body);
   }
 
   /**
@@ -55,16 +76,7 @@ export class Routes implements SourceRoutes {
    */
   mtuBy(destination: Uint8Array, interfaceIndex: number): number {
     const { error, body } = this.#ask(destination, [[RTA_DST, destination]]);
-    if (error !== 0) return 0;
-    const by = findAttribute(body, RTMSG_BYTES, RTA_OIF);
-    if (by < 0 || body.getUint32(by, true) !== interfaceIndex) return 0;
-    const metrics = findAttribute(body, RTMSG_BYTES, RTA_METRICS);
-    if (metrics < 0) return 0;
-    const bytes = body.getUint16(metrics - ATTRIBUTE_BYTES, true) -
-      ATTRIBUTE_BYTES;
-    const nested = new DataView(body.buffer, body.byteOffset + metrics, bytes);
-    const mtu = findAttribute(nested, 0, RTAX_MTU);
-    return mtu < 0 ? 0 : nested.getUint32(mtu, true);
+    return error === 0 ? readMtu(body, interfaceIndex) : 0;
   }
 
   #ask(

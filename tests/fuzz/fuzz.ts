@@ -108,7 +108,7 @@ const fuzzers = options.targets.map((name, i) =>
 const report = (): void => {
   for (const { target, executions, signatures } of fuzzers) {
     console.log(
-      `${target.name.padEnd(8)} ${String(executions).padStart(10)} ` +
+      `${target.name.padEnd(9)} ${String(executions).padStart(10)} ` +
         `executions, ${signatures} kinds of outcomes`,
     );
   }
@@ -123,4 +123,4 @@ try {
 }
 report();
 const total = fuzzers.reduce((sum, { executions }) => sum + executions, 0);
-console.log(`in all   ${String(total).padStart(10)} executions`);
+console.log(`in all    ${String(total).padStart(10)} executions`);

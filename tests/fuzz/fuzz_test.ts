@@ -8,13 +8,25 @@
 import { assertRejects } from "@std/assert";
 import { Coalescer } from "../../lib/coalesce.ts";
 import { formatConfig, parseConfig } from "../../lib/config.ts";
-import { finishChecksum, SegmentWalk, Splitter } from "../../lib/segments.ts";
+import { KEYPAIR, PEER } from "../../lib/records.ts";
+import {
+  finishChecksum,
+  SegmentWalk,
+  Splitter,
+  VNET_HEADER,
+} from "../../lib/segments.ts";
 import { LineSplitter, serveUapi } from "../../lib/uapi.ts";
+import type { MemoryDevice } from "../memory/device.ts";
+import { DATA, setEndpoint } from "../memory/pair.ts";
 import { ConfigTarget } from "./config.ts";
 import { Finding, Fuzzer, readCorpus, type Target } from "./engine.ts";
+import { HandshakeTarget } from "./handshake.ts";
+import { Scene } from "./handshake_scene.ts";
 import { MergeTarget } from "./merge.ts";
+import { NETLINK, NetlinkTarget } from "./netlink.ts";
 import { SplitTarget } from "./split.ts";
 import { TARGETS } from "./targets.ts";
+import { offloadingDevice, TunTarget } from "./tun.ts";
 import { UapiTarget } from "./uapi.ts";
 import { WalkTarget } from "./walk.ts";
 
@@ -26,6 +38,9 @@ const SHARE: Readonly<Record<string, number>> = {
   walk: 20_000,
   config: 2_000,
   uapi: 2_000,
+  handshake: 600,
+  tun: 3_000,
+  netlink: 20_000,
 };
 /** Inputs, after the corpus, within which a mistake is found. */
 const FOUND_WITHIN = 20_000;
@@ -161,6 +176,44 @@ class SplitsAtReturns extends LineSplitter {
   }
 }
 
+/** Forgets which nonces it received. */
+class Forgetful extends Scene {
+  override inject(bytes: Uint8Array, from: string): void {
+    const { arena } = this.device;
+    for (const slot of [PEER.CURRENT, PEER.NEXT]) {
+      const keypair = arena.i32[arena.peer(this.peer) + slot];
+      if (keypair === 0) continue;
+      const word = arena.keypair(keypair);
+      arena.u32.fill(0, word + KEYPAIR.REPLAY_BITMAP, word + KEYPAIR.WORDS);
+    }
+    super.inject(bytes, from);
+  }
+}
+
+/** Follows whoever sends anything that looks like data. */
+class Follows extends Scene {
+  override inject(bytes: Uint8Array, from: string): void {
+    super.inject(bytes, from);
+    this.network.settle();
+    if (bytes[0] === DATA) setEndpoint(this.device, this.peer, from);
+  }
+}
+
+/** A device whose interface is read wrongly. */
+function misread(
+  read: (device: MemoryDevice, at: number, length: number) => number,
+): Target {
+  return new TunTarget((network, address) => {
+    const device = offloadingDevice(network, address);
+    const right = device.read.bind(device);
+    device.read = (at, capacity) => {
+      const length = right(at, capacity);
+      return length === 0 ? 0 : read(device, at, length);
+    };
+    return device;
+  });
+}
+
 const splitOf = (Code: typeof Splitter): Target =>
   new SplitTarget({ Splitter: Code, finishChecksum });
 
@@ -195,6 +248,29 @@ const MISTAKES: Readonly<Record<string, Target>> = {
       parsed.warnings.push(...text.match(/P\w+Key.*/g) ?? []);
       return parsed;
     },
+  }),
+  "a device that forgets what it received": new HandshakeTarget((state) =>
+    new Forgetful(state)
+  ),
+  "a device that follows anybody": new HandshakeTarget((state) =>
+    new Follows(state)
+  ),
+  "a device that does not look at vnet headers": misread(
+    ({ arena }, at, length) => {
+      arena.u8.fill(0, at - VNET_HEADER, at);
+      return length;
+    },
+  ),
+  "a device that reads a byte too many": misread((_device, _at, length) =>
+    length + 1
+  ),
+  "an answer read to its buffer's end": new NetlinkTarget({
+    ...NETLINK,
+    readAnswer: (buffer) => NETLINK.readAnswer(buffer, buffer.byteLength),
+  }),
+  "a route's MTU that another interface has": new NetlinkTarget({
+    ...NETLINK,
+    readMtu: (body) => NETLINK.readMtu(body, NETLINK.readInterface(body) ?? 0),
   }),
   "lines that end at other places": new UapiTarget({
     serveUapi,

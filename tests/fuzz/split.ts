@@ -137,7 +137,7 @@ function inflate(input: Uint8Array): Uint8Array {
 }
 
 /** Finishes the checksum of `ip`; false, and nothing done, when the header lies. */
-function finishReference(ip: Uint8Array, packet: Uint8Array): boolean {
+export function finishReference(ip: Uint8Array, packet: Uint8Array): boolean {
   const start = packet[6] | (packet[7] << 8);
   const offset = packet[8] | (packet[9] << 8);
   const network = ip[0] >> 4 === 4 ? (ip[0] & 15) * 4 : 40;

@@ -9,8 +9,11 @@ import { finishChecksum, SegmentWalk, Splitter } from "../../lib/segments.ts";
 import { LineSplitter, serveUapi } from "../../lib/uapi.ts";
 import { ConfigTarget } from "./config.ts";
 import type { Target } from "./engine.ts";
+import { HandshakeTarget } from "./handshake.ts";
 import { MergeTarget } from "./merge.ts";
+import { NETLINK, NetlinkTarget } from "./netlink.ts";
 import { SplitTarget } from "./split.ts";
+import { TunTarget } from "./tun.ts";
 import { UapiTarget } from "./uapi.ts";
 import { WalkTarget } from "./walk.ts";
 
@@ -21,4 +24,7 @@ export const TARGETS: Readonly<Record<string, () => Target>> = {
   walk: () => new WalkTarget(SegmentWalk),
   config: () => new ConfigTarget({ parseConfig, formatConfig }),
   uapi: () => new UapiTarget({ serveUapi, LineSplitter }),
+  handshake: () => new HandshakeTarget(),
+  tun: () => new TunTarget(),
+  netlink: () => new NetlinkTarget(NETLINK),
 };

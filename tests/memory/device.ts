@@ -23,13 +23,16 @@ import { describeEndpoint, fillEndpoint } from "../../lib/endpoint.ts";
 import type {
   DatagramReceiver,
   DatagramSender,
+  TunOffloads,
   TunPort,
 } from "../../lib/io.ts";
-import { IndexReader } from "../../lib/peerlookup.ts";
+import { type FillRandom, IndexReader } from "../../lib/peerlookup.ts";
 import { Waker } from "../../lib/queueing.ts";
 import { Inbound } from "../../lib/receive.ts";
 import { ENDPOINT } from "../../lib/records.ts";
+import { VNET_HEADER } from "../../lib/segments.ts";
 import { Outbound } from "../../lib/send.ts";
+import type { TimestampFloor } from "../../lib/tai64n.ts";
 
 /** What a device in memory reserves unless told otherwise. */
 export const LIMITS: ArenaLimits = {
@@ -84,6 +87,14 @@ export class Network {
     this.#late.push({ atMs: this.nowMs + ms, datagram });
   }
 
+  /** Milliseconds until a datagram arrives that is on its way; `limitMs` at most. */
+  sleepMs(limitMs: number): number {
+    return this.#late.reduce(
+      (ms, { atMs }) => Math.min(ms, atMs - this.nowMs),
+      limitMs,
+    );
+  }
+
   /** Lets all devices work until none has anything to do. */
   settle(): void {
     for (const { atMs, datagram } of this.#late.splice(0)) {
@@ -110,6 +121,16 @@ export class Network {
   }
 }
 
+/** What a device in memory may be given. */
+export interface MemoryDeviceOptions {
+  /** Random bytes of control's; else the system's. */
+  readonly fillRandom?: FillRandom;
+  /** Where timestamps go on from. */
+  readonly timestamps?: TimestampFloor;
+  /** Super-packets: then frames to send begin with their vnet headers. */
+  readonly offloads?: TunOffloads;
+}
+
 /** One device, in one thread. */
 export class MemoryDevice implements TunPort {
   readonly arena: Arena;
@@ -122,12 +143,22 @@ export class MemoryDevice implements TunPort {
   readonly toSend: Uint8Array[] = [];
   /** Packets written to the interface. */
   readonly delivered: Uint8Array[] = [];
-  /** Super-packets are lib/segments' and the namespaces' to test. */
-  readonly offloads = undefined;
+  readonly offloads: TunOffloads | undefined;
+  /** Packets written in pieces come with their vnet headers. */
   readonly vector = {
-    append(): void {},
-    write: (): number => 0,
+    append: (offset: number, length: number): void => {
+      this.#pieces.push(this.arena.u8.slice(offset, offset + length));
+    },
+    write: (): number => {
+      const pieces = this.#pieces.splice(0);
+      if (this.writeError !== 0) return this.writeError;
+      this.#deliver(Uint8Array.from(pieces.flatMap((bytes) => [...bytes])));
+      return 0;
+    },
   };
+  readonly #pieces: Uint8Array[] = [];
+  /** What this device's wall clock is ahead of the network's. */
+  wallSkewMs = 0;
   /** Called with each packet written to the interface. */
   onDelivery: (packet: Uint8Array) => void = () => {};
   /** Error number with which sending fails, 0: none. */
@@ -152,8 +183,10 @@ export class MemoryDevice implements TunPort {
     public address: string,
     limits: ArenaLimits = LIMITS,
     lanes = 0,
+    options: MemoryDeviceOptions = {},
   ) {
     network.devices.set(address, this);
+    this.offloads = options.offloads;
     const arena = this.arena = new Arena(limits);
     arena.i32[HEADER.MTU] = MTU;
     const outbound = new Waker(
@@ -174,11 +207,13 @@ export class MemoryDevice implements TunPort {
     );
     this.control = new Control({
       arena,
-      fillRandom: (bytes) => crypto.getRandomValues(bytes),
+      fillRandom: options.fillRandom ??
+        ((bytes) => crypto.getRandomValues(bytes)),
+      timestamps: options.timestamps,
       nowMs: () => network.nowMs,
       wallMs: () => {
         this.onWallClock();
-        return network.nowMs + network.wallOffsetMs;
+        return network.nowMs + network.wallOffsetMs + this.wallSkewMs;
       },
       outbound,
       more: () => this.#controlAwake = true,
@@ -258,16 +293,21 @@ export class MemoryDevice implements TunPort {
     this.onRead();
     const packet = this.toSend.shift();
     if (packet === undefined) return 0;
-    this.arena.u8.set(packet.subarray(0, capacity), offset);
-    return packet.length;
+    const header = this.offloads === undefined ? 0 : VNET_HEADER;
+    const bytes = packet.subarray(0, header + capacity);
+    this.arena.u8.set(bytes, offset - header);
+    return packet.length - header;
   }
 
   write(offset: number, length: number): number {
     if (this.writeError !== 0) return this.writeError;
-    const packet = this.arena.u8.slice(offset, offset + length);
+    this.#deliver(this.arena.u8.slice(offset, offset + length));
+    return 0;
+  }
+
+  #deliver(packet: Uint8Array): void {
     this.delivered.push(packet);
     this.onDelivery(packet);
-    return 0;
   }
 
   /** Counters that are not zero, packets aside. */

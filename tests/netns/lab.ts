@@ -43,17 +43,21 @@ for space in $spaces; do
 done
 rm -rf $paths`;
 
+/** Runs its arguments with the directory that its name is, if there is none. */
+const WITH_STATE = 'export STATE_DIRECTORY="${STATE_DIRECTORY:-$0}"; exec "$@"';
+
 /** A network namespace. */
 export class Namespace {
   constructor(readonly name: string, readonly lab: Lab) {}
 
   /**
    * Command line that runs another one in here. What daemons keep over restarts
-   * goes with the lab.
+   * goes with the lab, unless a test says where.
    */
   argv(argv: readonly string[]): string[] {
-    const state = `STATE_DIRECTORY=${this.lab.directory}/state`;
-    return ["ip", "netns", "exec", this.name, "env", state, ...argv];
+    const state = `${this.lab.directory}/state`;
+    const enter = ["ip", "netns", "exec", this.name];
+    return [...enter, "sh", "-c", WITH_STATE, state, ...argv];
   }
 
   /** Runs a program that must succeed. @returns its stdout */
