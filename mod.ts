@@ -31,11 +31,12 @@ export type { Cidr, SocketAddress } from "./lib/ip.ts";
 export { createLog, type Log, type LogLevel } from "./lib/log.ts";
 export {
   getDevice,
+  type GetOptions,
   getStats,
   listDevices,
   setDevice,
   type UapiClientOptions,
 } from "./lib/uapi_client.ts";
 export type { SocketSettings } from "./lib/uapi_device.ts";
-export type { DeviceState, PeerState } from "./lib/uapi_state.ts";
+export type { DeviceState, PeerState, PeerVisitor } from "./lib/uapi_state.ts";
 export { VERSION } from "./lib/version.ts";
