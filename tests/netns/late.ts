@@ -38,7 +38,7 @@ class Tap {
     check(c.ioctl(this.fd, TUNSETIFF, ifreq), `make ${name}`);
   }
 
-  #frame(i: number): Uint8Array {
+  #frame(i: number): Uint8Array<ArrayBuffer> {
     const at = (i % HELD_MAX) * FRAME_MAX;
     return this.#frames.subarray(at, at + FRAME_MAX);
   }
