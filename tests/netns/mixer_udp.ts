@@ -69,6 +69,11 @@ export class Flows {
     samples: [],
   };
   readonly #seen = new Map<number, Seen>();
+  /**
+   * The last datagram that each socket was given: of several that wait for room
+   * in one, Deno tells the last alone that there is some.
+   */
+  readonly #last = new WeakMap<Deno.DatagramConn, Promise<void>>();
 
   /** What came of it. */
   report(): UdpReport {
@@ -120,7 +125,19 @@ export class Flows {
     }
   }
 
-  async #sendOne(
+  #sendOne(
+    socket: Deno.DatagramConn,
+    bytes: Uint8Array,
+    to: Deno.NetAddr,
+    count: number,
+  ): Promise<void> {
+    const before = this.#last.get(socket) ?? Promise.resolve();
+    const sent = before.then(() => this.#sendNow(socket, bytes, to, count));
+    this.#last.set(socket, sent);
+    return sent;
+  }
+
+  async #sendNow(
     socket: Deno.DatagramConn,
     bytes: Uint8Array,
     to: Deno.NetAddr,

@@ -20,7 +20,7 @@ import { type Impairment, Wire, WIRE_PROGRAMS } from "./wire.ts";
 
 const SECONDS = Deno.env.get("WGD_SLOW") === "1" ? 60 : 5;
 /** For starting, and for what TCP makes up for after the end. */
-const MIXER_EXTRA_S = 140;
+const MIXER_EXTRA_S = 180;
 const SERVER_READY_MS = 20_000;
 
 const LOSS: Impairment = {
