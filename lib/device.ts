@@ -27,7 +27,7 @@ import { bootMs, libc, suspendedMs, wallMs } from "./sys/libc.ts";
 import { setMtu } from "./sys/link.ts";
 import { setLinkDefaults } from "./sys/link_defaults.ts";
 import { enterNetns, inNetns, openNetns } from "./sys/netns.ts";
-import { nextTurn } from "./sys/turn.ts";
+import { nextTurn, pause } from "./sys/turn.ts";
 import {
   adoptTun,
   closeTun,
@@ -327,9 +327,7 @@ export class Device {
       if (worked) {
         Atomics.store(i32, HEADER.CONTROL_SLEEPS, 0);
         // Nobody wakes it meanwhile: a flood's messages are handled together.
-        await (this.#control.flooded
-          ? new Promise<void>((resolve) => setTimeout(resolve, FLOOD_NAP_MS))
-          : nextTurn());
+        await (this.#control.flooded ? pause(FLOOD_NAP_MS) : nextTurn());
         continue;
       }
       const wait = Atomics.waitAsync(
@@ -383,7 +381,7 @@ export class Device {
     const giveUpMs = bootMs() + LET_GO_TIMEOUT_MS;
     while (!isEmpty() && !this.#failed && bootMs() < giveUpMs) {
       this.#control.pump();
-      await new Promise((resolve) => setTimeout(resolve, 1));
+      await pause(1);
     }
     const left = JSON.stringify(this.#packetObjects());
     if (!isEmpty()) this.#log.error(`objects left: ${left}`);

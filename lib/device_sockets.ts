@@ -29,6 +29,7 @@ import { bootMs, cString, ERRNO, libc, SysError } from "./sys/libc.ts";
 import { LinkWatch } from "./sys/link.ts";
 import { openNotices, RTMGRP } from "./sys/netlink.ts";
 import type { NetnsId } from "./sys/netns.ts";
+import { pause } from "./sys/turn.ts";
 import { Routes } from "./sys/route.ts";
 import { setCarrier, tunName } from "./tun.ts";
 import type { SocketSettings } from "./uapi_device.ts";
@@ -338,7 +339,7 @@ export class DeviceSockets implements SocketSettings {
       Atomics.load(i32, HEADER.INBOUND_SOCKETS) === generation;
     const giveUpMs = bootMs() + SWITCH_TIMEOUT_MS;
     while (!taken() && !this.#closing && bootMs() < giveUpMs) {
-      await new Promise((resolve) => setTimeout(resolve, 1));
+      await pause(1);
     }
     if (old !== undefined) closeSockets(old);
   }

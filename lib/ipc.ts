@@ -7,7 +7,7 @@
  */
 import { closeDescriptor, opened } from "./sys/descriptors.ts";
 import { check, ERRNO, errno, libc, SysError } from "./sys/libc.ts";
-import { nextTurn } from "./sys/turn.ts";
+import { nextTurn, pause } from "./sys/turn.ts";
 import type { UapiConnection } from "./uapi.ts";
 import { UAPI_DIRECTORY } from "./uapi_client.ts";
 
@@ -71,7 +71,7 @@ export async function listenUapi(
       connections.add(connection);
       serveConnection(connection, serve, report)
         .finally(() => connections.delete(connection));
-      while (connections.size >= CONNECTIONS_MAX) await delay(10);
+      while (connections.size >= CONNECTIONS_MAX) await pause(10);
     }
   })();
   accepting.catch(report);
@@ -204,10 +204,6 @@ function closeQuietly(resource: { close(): void }): void {
     // Who iterated over it has closed it already.
     if (!(error instanceof Deno.errors.BadResource)) throw error;
   }
-}
-
-function delay(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 /** Serves on a listening descriptor that another program opened (WG_UAPI_FD). */

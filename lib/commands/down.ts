@@ -19,6 +19,7 @@ import {
   removeState,
 } from "../quick_state.ts";
 import { type Command, undoCommands } from "../quick_step.ts";
+import { pause } from "../sys/turn.ts";
 import { getDevice, listDevices } from "../uapi_client.ts";
 import type { CommandContext } from "./context.ts";
 import { CliError, EXIT } from "./errors.ts";
@@ -130,7 +131,7 @@ export async function daemonEnded(name: string): Promise<void> {
       if (error instanceof Deno.errors.NotFound) return;
       throw error;
     }
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    await pause(POLL_MS);
   }
   throw new CliError(`${name} is removed, but its daemon has not ended`);
 }

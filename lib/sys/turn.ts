@@ -12,3 +12,8 @@ import { setImmediate } from "node:timers";
 export function nextTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(() => resolve()));
 }
+
+/** Resolves after so long. */
+export function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
