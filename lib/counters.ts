@@ -49,6 +49,7 @@ export const COUNTER_NAMES = [
   "lanes_restarted",
   "handshake_invalid_mac",
   "handshake_under_load",
+  "handshake_unanswered",
   "handshake_ratelimited",
   "handshake_refused_initiation",
   "handshake_refused_response",

@@ -12,6 +12,7 @@ import {
   MESSAGE_ENTRY,
   MESSAGES_RING_CAPACITY,
 } from "./arena.ts";
+import type { Askers } from "./askers.ts";
 import { type Cookies, MAC_STATE } from "./cookie.ts";
 import { COUNT, type Counters } from "./counters.ts";
 import { readEndpoint, writeEndpoint } from "./endpoint.ts";
@@ -39,26 +40,35 @@ import type { RateLimiter } from "./ratelimiter.ts";
 import { ENDPOINT, PEER, SESSION } from "./records.ts";
 import type { Timers } from "./timers.ts";
 
-/** Work that a message was: one code, an answer with a cookie, products of keys. */
+/** Microseconds of work that a message was: codes, an answer, products of keys. */
 const CONSUMED = {
   NOTHING: 0,
   CHECKED: 2,
-  ANSWERED: 4,
-  COMPUTED: 62,
+  ANSWERED: 8,
+  COMPUTED: 900,
 } as const;
 
 /** Work on handshake messages in a turn: 16 handshakes, about 15 ms. */
-const HANDSHAKE_WORK_MAX = 1000;
+const HANDSHAKE_WORK_MAX = 16 * CONSUMED.COMPUTED;
 /**
- * Work on messages that come to nothing, for each ms since the turn before: ten
- * answers with cookies, or 20 messages with a wrong code, about a tenth of it,
- * are what a flood gets of this thread's time. More than this is left until the
- * next turn, and told by {@link Handshakes.flooded}.
+ * Work on messages that come to nothing, for each ms since the turn before: 75
+ * messages that are checked are what a flood gets of this thread's time. More
+ * than this is left until the next turn.
  */
-const FLOOD_WORK_PER_MS = 40;
+const FLOOD_WORK_PER_MS = 150;
+/**
+ * Answers with cookies among them. Four in ten are for whoever asks, the others
+ * for those who ask again when an initiator would (lib/askers).
+ */
+const ANSWERS_PER_MS = 10;
+const ANSWERS_FOR_ASKERS = 0.6;
 /** As if so long had passed at least, and at most. */
 const FLOOD_TURN_MIN_MS = 5;
 const FLOOD_TURN_MAX_MS = 25;
+/** So many that come to nothing, in a turn, are a flood: the next turn can wait. */
+const FLOOD_MESSAGES = 8;
+/** So long after the last load nobody waits for an answer any more. */
+const FLOOD_OVER_MS = 30_000;
 
 /** Levels (lib/flood) of messages without a mac2, and with one. */
 export type FloodLevels = readonly [first: number, cookieHolders: number];
@@ -70,6 +80,7 @@ export interface HandshakesOptions {
   readonly sessions: Sessions;
   readonly cookies: Cookies;
   readonly limiter: RateLimiter;
+  readonly askers: Askers;
   readonly timers: Timers;
   readonly counters: Counters;
   readonly commands: Mailbox;
@@ -88,6 +99,9 @@ export class Handshakes {
   #turn = 0;
   #consumedMs = 0;
   #flooded = false;
+  /** Answers that may be given in this turn, and how many only to askers. */
+  #answersLeft = 0;
+  #answersForAskers = 0;
   readonly #outgoing: MessageRing;
   #lastUnderLoadMs = -Infinity;
   // In a flood, to make an array for each message would be half of the work.
@@ -123,6 +137,7 @@ export class Handshakes {
 
   /** Looks at what waits. @returns whether to look again soon */
   watchFlood(nowMs: number): boolean {
+    if (this.#lastUnderLoadMs + FLOOD_OVER_MS < nowMs) this.#o.askers.forget();
     let flood = false;
     for (const [i, level] of this.#levels.entries()) {
       level.update(this.#incoming[i].length, nowMs);
@@ -140,21 +155,29 @@ export class Handshakes {
   consume(nowMs: number): boolean {
     const elapsedMs = nowMs - this.#consumedMs;
     this.#consumedMs = nowMs;
-    let floodLeft = FLOOD_WORK_PER_MS * Math.min(
+    const turnMs = Math.min(
       FLOOD_TURN_MAX_MS,
       Math.max(FLOOD_TURN_MIN_MS, elapsedMs),
     );
+    let floodLeft = FLOOD_WORK_PER_MS * turnMs;
+    this.#answersLeft = ANSWERS_PER_MS * turnMs;
+    this.#answersForAskers = this.#answersLeft * ANSWERS_FOR_ASKERS;
     let left = HANDSHAKE_WORK_MAX;
-    let worked = false;
+    let handled = 0;
+    let useless = 0;
     while (left > 0 && floodLeft > 0) {
       const work = this.#consumeNext(nowMs);
       if (work === CONSUMED.NOTHING) break;
-      if (work === CONSUMED.COMPUTED) left -= work;
-      else floodLeft -= work;
-      worked = true;
+      handled++;
+      if (work === CONSUMED.COMPUTED) {
+        left -= work;
+        continue;
+      }
+      floodLeft -= work;
+      useless++;
     }
-    this.#flooded = floodLeft <= 0;
-    return worked;
+    this.#flooded = floodLeft <= 0 || useless >= FLOOD_MESSAGES;
+    return handled > 0;
   }
 
   /** Handles the oldest waiting message, of the two rings in turn. @returns its work */
@@ -238,6 +261,10 @@ export class Handshakes {
     if (underLoad) {
       counters.add(COUNT.handshake_under_load);
       if (macs !== MAC_STATE.VALID_WITH_COOKIE) {
+        if (!this.#mayAnswer(endpoint, nowMs)) {
+          counters.add(COUNT.handshake_unanswered);
+          return CONSUMED.CHECKED;
+        }
         this.#sendCookieReply(message, endpoint, nowMs);
         return CONSUMED.ANSWERED;
       }
@@ -268,6 +295,17 @@ export class Handshakes {
       return true;
     }
     return this.#lastUnderLoadMs + UNDER_LOAD_HYSTERESIS_MS > nowMs;
+  }
+
+  /**
+   * Whether a message without a cookie is answered with one. Where there are
+   * more than can be answered, who comes back is preferred: forged sources do not.
+   */
+  #mayAnswer(endpoint: number, nowMs: number): boolean {
+    const isAnswered = this.#answersLeft > this.#answersForAskers ||
+      this.#o.askers.asksAgain(endpoint, nowMs) && this.#answersLeft > 0;
+    if (isAnswered) this.#answersLeft--;
+    return isAnswered;
   }
 
   #consumeInitiation(message: Uint8Array, from: number, nowMs: number): void {

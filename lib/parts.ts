@@ -6,6 +6,7 @@
  */
 import { AllowedIps } from "./allowedips.ts";
 import { type Arena, Pool, THREAD_CONTROL } from "./arena.ts";
+import { Askers } from "./askers.ts";
 import { Cookies } from "./cookie.ts";
 import { Counters } from "./counters.ts";
 import { Grace } from "./epoch.ts";
@@ -115,6 +116,7 @@ export function makeParts(options: PartsOptions): Parts {
   });
   const cookies = new Cookies({ arena, indices });
   const limiter = new RateLimiter(arena, random16());
+  const askers = new Askers(arena, random16());
   const { actions, random, nowMs } = options;
   const timers = new Timers(arena, actions, random, nowMs);
   const commands = commandsMailbox(arena);
@@ -124,6 +126,7 @@ export function makeParts(options: PartsOptions): Parts {
     sessions,
     cookies,
     limiter,
+    askers,
     timers,
     commands,
     counters: new Counters(arena, THREAD_CONTROL),
