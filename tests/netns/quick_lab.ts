@@ -90,8 +90,6 @@ export async function dump(
   );
   return [...texts, resolverState(lab)].join("---\n").split("\n")
     .filter((line) => !line.includes("fe80::") && !line.includes("stable_secr"))
-    // Making a device turns them off for all, and for good, as the kernel does.
-    .filter((line) => !line.includes(".all.send_redirects"))
     .join("\n");
 }
 
