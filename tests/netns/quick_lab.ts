@@ -5,7 +5,7 @@
  */
 import { wgdCommand } from "./requirements.ts";
 import type { Lab, Namespace } from "./lab.ts";
-import type { Finished, RunOptions } from "./process.ts";
+import { attempt, type Finished, run, type RunOptions } from "./process.ts";
 import { generateKeys, INNER, type Keys, OUTER, PORT } from "./tunnel.ts";
 
 /** The far side, and the keys and the name of the near one. */
@@ -70,6 +70,26 @@ ${ranges}${where}${more}`,
   );
 }
 
+const inKernel = await kernelHasWireguard();
+
+async function kernelHasWireguard(): Promise<boolean> {
+  if (Deno.uid() !== 0 || Deno.build.os !== "linux") return false;
+  const name = `w${Deno.pid}k`;
+  const { code } = await attempt(
+    ["ip", "link", "add", name, "type", "wireguard"],
+  );
+  if (code === 0) await run(["ip", "link", "del", name]);
+  return code === 0;
+}
+
+/** What tests need that compare with stock wg-quick. */
+export const STOCK = {
+  programs: ["wg-quick", "nft", "sysctl"],
+  skip: inKernel
+    ? "wg-quick uses the kernel's driver, which this kernel has"
+    : undefined,
+};
+
 /** All that the system knows, in a namespace, that `up` might change. */
 export async function dump(
   lab: Lab,
@@ -91,6 +111,23 @@ export async function dump(
   return [...texts, resolverState(lab)].join("---\n").split("\n")
     .filter((line) => !line.includes("fe80::") && !line.includes("stable_secr"))
     .join("\n");
+}
+
+/** The commands that were echoed, but for how the interface is made. */
+export function echoed(stderr: string): string[] {
+  return stderr.split("\n").filter((line) => line.startsWith("[#] "))
+    .map((line) => line.replace(/ priority \d+$/, ""))
+    .filter((line) => !/^\[#\] (wg|wgd|nft|ip link add) /.test(line));
+}
+
+/** Without the numbers of links, and with rules of one chain in one order. */
+export function comparable(text: string): string {
+  return text.split("\n").map((line) => line.replace(/^\d+: (?=\S+ {4}|w)/, ""))
+    .map((line) => line.replace(/\blinkmode DEFAULT group default\b.*$/, ""))
+    .join("\n").replace(
+      /(\t\tiifname != .*\n)+/g,
+      (rules) => rules.split("\n").sort().join("\n"),
+    );
 }
 
 /** A directory of programs that come first in PATH. */
