@@ -219,11 +219,19 @@ esac
 /** Commands that only tell something are not counted. */
 const READS = "*' show'*|*' get '*|*'list'*|*'-save'*";
 
+/** What a call does that is made to fail. */
+const FAILURE = 'echo "made to fail" >&2; exit 1';
+
 /** Makes the call of this number fail, of all that change something. */
 export class FailingPrograms {
   readonly #lab: Lab;
 
-  constructor(lab: Lab, programs: Readonly<Record<string, string>>) {
+  /** @param instead what a shell does at that call, rather than fail */
+  constructor(
+    lab: Lab,
+    programs: Readonly<Record<string, string>>,
+    instead = FAILURE,
+  ) {
     this.#lab = lab;
     for (const [name, real] of Object.entries(programs)) {
       writeProgram(
@@ -234,8 +242,7 @@ case " $*" in ${READS}) exec ${real} "$@" ;; esac
 n=$(($(cat ${lab.directory}/count) + 1))
 echo $n >${lab.directory}/count
 if [ $n = "$(cat ${lab.directory}/fails)" ]; then
-  echo "made to fail" >&2
-  exit 1
+  ${instead}
 fi
 exec ${real} "$@"
 `,
