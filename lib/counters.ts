@@ -13,6 +13,7 @@ export const COUNTER_NAMES = [
   // Outbound: packets read from the interface.
   "tx_packets",
   "tx_not_ip",
+  "tx_redirect",
   "tx_bad_offload",
   "tx_no_peer",
   "tx_no_endpoint",

@@ -1,8 +1,8 @@
 /**
  * "Host unreachable" and "address unreachable" for packets that the tunnel has
  * no way for (kernel: `icmp_ndo_send` in `wg_xmit`), by the rules of RFC 1122
- * §3.2.2 and RFC 4443 §2.4, and as often as a host may say so. Pure; nothing
- * here allocates.
+ * §3.2.2 and RFC 4443 §2.4, and as often as a host may say so; and which packets
+ * are redirects. Pure; nothing here allocates.
  *
  * The error is made where the packet lies: its headers go before it, and it is
  * what the error quotes. It comes from the address that cannot be reached, not
@@ -36,6 +36,7 @@ export const ICMP_HEADROOM = IPV6_HEADER + ICMP_HEADER;
 const PROTOCOL_ICMP = 1;
 const PROTOCOL_ICMPV6 = 58;
 const ICMP_DEST_UNREACH = 3;
+const ICMP_REDIRECT = 5;
 const ICMP_HOST_UNREACH = 1;
 const ICMPV6_DEST_UNREACH = 1;
 const ICMPV6_ADDR_UNREACH = 3;
@@ -214,6 +215,31 @@ function mayAnswer6(u8: Uint8Array, at: number, length: number): boolean {
 function isUnspecified(u8: Uint8Array, at: number): boolean {
   for (let i = 0; i < IPV6_ADDRESS; i++) if (u8[at + i] !== 0) return false;
   return true;
+}
+
+/**
+ * Whether the packet, whose IP header is whole, is a redirect. The system sends
+ * one to a peer whose packet leaves by the interface that it came in by, unless
+ * `send_redirects` is off for this interface and for all. The kernel's driver
+ * turns the latter off (`wg_open`), which nobody can put back exactly once
+ * several interfaces, a crash or the user's own setting are in between; so the
+ * setting is left alone and the redirect dropped. Whoever sent it: a redirect is
+ * for the sender's own link, and hosts take none from further away (RFC 1122
+ * §3.2.2.2, RFC 4861 §8.1), so one that would be forwarded is of no use either.
+ */
+export function isRedirect(
+  u8: Uint8Array,
+  at: number,
+  length: number,
+): boolean {
+  if (u8[at] >> 4 !== 4) {
+    return u8[at + IPV6_NEXT_HEADER] === PROTOCOL_ICMPV6 &&
+      length > IPV6_HEADER && u8[at + IPV6_HEADER] === ICMPV6_REDIRECT;
+  }
+  if (u8[at + IPV4_PROTOCOL] !== PROTOCOL_ICMP) return false;
+  const header = (u8[at] & 15) * 4;
+  return header < length && u8[at + header] === ICMP_REDIRECT &&
+    (readBe16(u8, at + IPV4_FRAGMENT) & IPV4_OFFSET_MASK) === 0;
 }
 
 /** Errors a second, and at once: Linux's icmp_msgs_per_sec and icmp_msgs_burst. */

@@ -5,6 +5,7 @@
  * @module
  */
 import { type Config, formatConfig, type PeerConfig } from "./config.ts";
+import { ConfigError, ConfigErrors, quote } from "./config_error.ts";
 import { toHex } from "./crypto/bytes.ts";
 import { type Cidr, type Endpoint, formatIp } from "./ip.ts";
 import type { DeviceState, PeerState } from "./uapi_state.ts";
@@ -18,20 +19,42 @@ const QUICK_KEYS = new Set([
 /**
  * A file without the lines of wg-quick, for wg(8): byte for byte what
  * `wg-quick strip` prints, comments and blank lines included. wg-quick drops
- * blanks around lines, and ends with an empty one.
+ * blanks around lines, and ends with an empty one. Of the values it looks at
+ * SaveConfig alone.
+ *
+ * @param file the file's name, for errors
+ * @throws ConfigErrors
  */
-export function stripConfig(text: string): string {
+export function stripConfig(text: string, file: string): string {
   let inInterface = false;
   let out = "";
+  const errors: ConfigError[] = [];
   const lines = text.split("\n");
   if (lines.at(-1) === "") lines.pop();
-  for (const line of lines) {
-    const [key] = line.replace(/#.*/, "").split("=");
+  for (const [i, line] of lines.entries()) {
+    const setting = line.replace(/#.*/, "");
+    const [key] = setting.split("=");
     const name = key.trim().toLowerCase();
     if (name.startsWith("[")) inInterface = name === "[interface]";
-    if (inInterface && QUICK_KEYS.has(name)) continue;
-    out += `${line.replace(/^[ \t]+|[ \t]+$/g, "")}\n`;
+    if (!inInterface || !QUICK_KEYS.has(name)) {
+      out += `${line.replace(/^[ \t]+|[ \t]+$/g, "")}\n`;
+    } else if (name === "saveconfig") {
+      const value = setting.slice(setting.indexOf("=") + 1).trim();
+      if (/^(true|false)$/i.test(value)) continue;
+      errors.push(
+        new ConfigError({
+          file,
+          line: i + 1,
+          column: setting.indexOf(value, key.length) + 1,
+          key: "SaveConfig",
+          problem: `${quote(value)} is neither true nor false`,
+          text: value,
+          expected: "true or false",
+        }),
+      );
+    }
   }
+  if (errors.length > 0) throw new ConfigErrors(errors);
   return `${out}\n`;
 }
 

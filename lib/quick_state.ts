@@ -2,10 +2,11 @@
  * What `up` has set is noted in a file beside the interface's socket, before
  * each step: so that `down` undoes this and nothing else, `reload` knows what
  * is in force, and the next `up` sees what one that was killed has left. There
- * are no secrets in it.
+ * are no keys in it; hooks may hold secrets, so root alone reads it.
  *
  * @module
  */
+import type { Hook } from "./quick_hooks.ts";
 import { SYSCTL_SLOT } from "./quick_plan.ts";
 import type { Step } from "./quick_step.ts";
 import { readSystemLink } from "./sys/files.ts";
@@ -32,6 +33,8 @@ export interface QuickState {
   readonly complete: boolean;
   /** What was set, hooks and the configuration of peers left out. */
   readonly steps: readonly Step[];
+  /** The hooks in force; absent where an earlier wgd has made the notes. */
+  readonly hooks?: readonly Hook[];
 }
 
 /** Path of the notes on an interface. */

@@ -20,7 +20,12 @@ import {
 } from "./arena.ts";
 import { COUNT, Counters } from "./counters.ts";
 import { EpochReader } from "./epoch.ts";
-import { IcmpLimiter, quotedLength, unreachableHeaders } from "./icmp.ts";
+import {
+  IcmpLimiter,
+  isRedirect,
+  quotedLength,
+  unreachableHeaders,
+} from "./icmp.ts";
 import type { TunPort } from "./io.ts";
 import {
   REJECT_AFTER_MESSAGES_HI,
@@ -271,6 +276,9 @@ export class Outbound {
     } else return this.#staged.drop(slot, COUNT.tx_not_ip);
     if (this.#i32[HEADER.UP] === 0) {
       return this.#staged.drop(slot, COUNT.tx_interface_down);
+    }
+    if (isRedirect(this.#u8, at, length)) {
+      return this.#staged.drop(slot, COUNT.tx_redirect);
     }
     if (peer === 0) return this.#refuse(slot, length, COUNT.tx_no_peer);
     const peerWord = this.#arena.peer(peer);

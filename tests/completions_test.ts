@@ -223,6 +223,46 @@ Deno.test("in bash, names of files with spaces stay whole", () => {
   ]);
 });
 
+/** Prints what each of the words becomes in zsh's line editor by a Tab. */
+const IN_TERMINAL = `zmodload zsh/zpty
+zpty shell "zsh -f -i"
+zpty -w shell 'autoload -Uz compinit; compinit -D -u; source "$SCRIPT"
+tell() { print -r -- "<$BUFFER>"; BUFFER= }; zle -N tell; bindkey "^X" tell'
+for line in "$@"; do
+  zpty -w -n shell $line$'\t\x18'
+  zpty -r shell text '*<wgd*>*'
+  print -r -- \${\${text##*<}%%>*}
+done
+zpty -d shell`;
+
+const whyNoZsh = whyNot("zsh");
+Deno.test({
+  name: `in a terminal, zsh completes words that are begun${
+    whyNoZsh ? ` (skipped: ${whyNoZsh})` : ""
+  }`,
+  ignore: whyNoZsh !== null,
+  fn(): void {
+    using place = new Place("zsh");
+    const words = {
+      "wgd showc": "wgd showconf ",
+      "wgd help comp": "wgd help completions ",
+      "wgd show off": "wgd show office ",
+      "wgd show wg0 end": "wgd show wg0 endpoints ",
+      "wgd set wg0 peer xT": `wgd set wg0 peer ${KEY} `,
+      "wgd up --dry": "wgd up --dry-run ",
+      "wgd up --udp=p": "wgd up --udp=plain ",
+      "wgd up wg9": "wgd up wg9.conf ",
+    };
+    const lines = Object.keys(words);
+    const shown = place.run("timeout", [
+      ...["60", "zsh", "-f", "-c", IN_TERMINAL, "zsh"],
+      ...lines,
+    ]);
+    const wanted = Object.values(words).map((line) => `${line}\n`);
+    assertEquals(shown, wanted.join(""));
+  },
+});
+
 const why = whyNoStockWg();
 Deno.test({
   name: `in bash, interfaces and peers are those that run${

@@ -3,6 +3,7 @@ import {
   assert,
   assertEquals,
   assertLessOrEqual,
+  assertMatch,
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
@@ -123,4 +124,36 @@ Deno.test("a reader who goes away early is no error", async () => {
       new TextDecoder().decode(bytes);
     assertEquals([code, decode(stdout), decode(stderr)], [0, "", "0\n"], args);
   }
+});
+
+Deno.test({
+  name: "files that cannot be read or written are one line, and no trace",
+  ignore: Deno.build.os !== "linux",
+  fn: async () => {
+    const program = fileURLToPath(new URL("cli.ts", ROOT));
+    for (
+      const [shell, message] of [
+        [
+          '"$@" genkey > /dev/full',
+          /^wgd: cannot write to standard output: No space left on device/,
+        ],
+        ['"$@" pubkey < /', /^wgd: Is a directory/],
+        ['"$@" up /dev/null/x.conf', /^wgd: Not a directory/],
+        [`"$@" strip ${"x".repeat(300)}/x.conf`, /^wgd: File name too long/],
+      ] as const
+    ) {
+      const { code, stderr } = await new Deno.Command("/bin/sh", {
+        args: [
+          ...["-c", shell, "sh"],
+          ...[Deno.execPath(), "run", "-A", program],
+        ],
+        stdout: "null",
+        stderr: "piped",
+      }).output();
+      const text = new TextDecoder().decode(stderr);
+      assertEquals(code, 1, text);
+      assertMatch(text, message);
+      assertEquals(text.trimEnd().split("\n").length, 1, text);
+    }
+  },
 });

@@ -4,6 +4,7 @@ import {
   ICMP_BURST,
   ICMP_HEADROOM,
   IcmpLimiter,
+  isRedirect,
   quotedLength,
   unreachableHeaders,
 } from "../lib/icmp.ts";
@@ -21,6 +22,7 @@ import {
   closeAll,
   connectedPair,
   INNER_A,
+  INNER_B,
   ipv4Packet,
   ipv6Packet,
   makePair,
@@ -249,5 +251,45 @@ Deno.test("a flood of packets for nobody is answered in part, and all is counted
   a.toSend.push(ipv4Packet(INNER_A, "10.9.9.9"));
   network.settle();
   assertEquals(a.counters().tx_icmp_failed, 1);
+  closeAll(a, b);
+});
+
+Deno.test("redirects are told from all else", () => {
+  const isOne = (packet: Uint8Array): boolean => {
+    u8.fill(CANARY, OUT, OUT + packet.length + 100);
+    u8.set(packet, OUT);
+    return isRedirect(u8, OUT, packet.length);
+  };
+  assert(isOne(packet4(56, 1, 5)));
+  assert(isOne(packet6(80, 58, 137)));
+  assert(!isOne(packet4(56, 17, 5)), "UDP");
+  assert(!isOne(packet4(56, 1, 8)), "echo request");
+  assert(!isOne(packet6(80, 17, 137)), "UDP");
+  assert(!isOne(packet6(80, 58, 136)), "neighbour advertisement");
+  const withOptions = packet4(60, 1, 0, 0, 0, 0, 5);
+  withOptions[0] = 0x46;
+  assert(isOne(withOptions));
+  const later = packet4(56, 1, 5);
+  later[7] = 1;
+  assert(!isOne(later), "later fragment");
+  // What lies behind the packet is not the packet's.
+  u8.set(packet4(56, 1, 5), OUT);
+  assert(!isRedirect(u8, OUT, 20));
+  u8.set(packet6(80, 58, 137), OUT);
+  assert(!isRedirect(u8, OUT, 40));
+});
+
+Deno.test("a redirect is dropped and counted, and what comes after it is sent", () => {
+  const pair = connectedPair();
+  const { network, a, b } = pair;
+  b.delivered.length = 0;
+  const redirect = ipv4Packet(INNER_A, INNER_B, 56);
+  redirect[9] = 1;
+  redirect[20] = 5;
+  const other = ipv4Packet(INNER_A, INNER_B, 56);
+  a.toSend.push(redirect, other);
+  network.settle();
+  assertEquals(b.delivered, [other]);
+  assertEquals(a.counters(), { tx_redirect: 1 });
   closeAll(a, b);
 });

@@ -1,6 +1,7 @@
 /** `wgd reload` without a system: the difference between two plans. */
 import { assertEquals } from "@std/assert";
 import { planReload } from "../lib/quick_diff.ts";
+import { changedHooks, hooksAfter, hooksOf } from "../lib/quick_hooks.ts";
 import { networkSteps } from "../lib/quick_plan.ts";
 import type { Step } from "../lib/quick_step.ts";
 import { FACTS, job } from "./quick_plan_data.ts";
@@ -83,4 +84,27 @@ Deno.test("reload: name servers and the packet filter are replaced in place", ()
     "nft -f -",
   ]);
   assertEquals(remove, []);
+});
+
+Deno.test("reload: hooks that undo what is gone, then hooks that are new; none that stay", () => {
+  const hooks = (lines: string): ReturnType<typeof hooksOf> =>
+    hooksOf(job(lines, "").config.interface);
+  const old = hooks(`PreUp = a\nPostUp = add 1\nPostUp = stays
+PreDown = b\nPostDown = del 1\nPostDown = stays`);
+  const wanted = hooks(`PreUp = A\nPostUp = stays\nPostUp = add 2
+PreDown = B\nPostDown = del 2\nPostDown = stays\nPostUp = stays`);
+  const { before, after } = changedHooks(old, wanted);
+  const words = (list: typeof before): string[] =>
+    list.map(({ kind, text }) => `${kind} ${text}`);
+  assertEquals(words(before), ["preDown b", "preUp A"]);
+  assertEquals(words(after), [
+    "postDown del 1",
+    "postUp add 2",
+    "postUp stays", // it is there a second time
+  ]);
+  const stopped = before.reduce(hooksAfter, old);
+  assertEquals(changedHooks(stopped, wanted), { before: [], after });
+  const run = after.reduce(hooksAfter, stopped);
+  assertEquals(changedHooks(run, wanted), { before: [], after: [] });
+  assertEquals(changedHooks(wanted, wanted), { before: [], after: [] });
 });

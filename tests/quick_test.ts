@@ -2,7 +2,7 @@
  * `wgd up` and `down` without a system: plans from configurations and facts, and
  * what is made of what ip(8) prints.
  */
-import { assertEquals, assertMatch } from "@std/assert";
+import { assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { dnsSteps, recordPrefix } from "../lib/dns.ts";
 import { parseCidr } from "../lib/ip.ts";
 import {
@@ -27,6 +27,7 @@ import {
   networkSteps,
   planUp,
 } from "../lib/quick_plan.ts";
+import { ConfigErrors } from "../lib/config_error.ts";
 import { stripConfig } from "../lib/quick_save.ts";
 import { formatPlan, type Step, undoCommands } from "../lib/quick_step.ts";
 import { FACTS, job, KEY } from "./quick_plan_data.ts";
@@ -354,8 +355,14 @@ Deno.test("strip keeps all but the keys of wg-quick in [Interface]", () => {
   assertEquals(
     stripConfig(
       "# c\n[Interface]\n  Address = 1.2.3.4 # x\nListenPort=1#y\n" +
-        "postup = a # b\n[Peer]\nMTU = 1\n",
+        "postup = a # b\nsaveconfig = TRUE\n[Peer]\nMTU = 1\n",
+      "x.conf",
     ),
     "# c\n[Interface]\nListenPort=1#y\n[Peer]\nMTU = 1\n\n",
+  );
+  assertThrows(
+    () => stripConfig("[Interface]\nSaveConfig = yes # x\n", "x.conf"),
+    ConfigErrors,
+    'x.conf:2:14: SaveConfig: "yes" is neither true nor false; expected true',
   );
 });

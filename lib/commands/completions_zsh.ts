@@ -58,7 +58,6 @@ _wgd_configs() {
 }
 
 _wgd() {
-  emulate -L zsh
   local wgd=$words[1] command='' first='' before='' option='' plain='' word
   local -i place=0 i
   for ((i = 2; i < CURRENT; i++)); do

@@ -60,7 +60,12 @@ export function readSecretFile(
     const problem = fileProblem(error);
     if (problem === undefined) throw error;
     // A key in place of its file is not to be repeated.
-    throw new CliError(`${what}: ${quote(path)}: ${problem}`);
+    throw new CliError(
+      `${what}: ${quote(path)}: ${problem}`,
+      error instanceof Deno.errors.PermissionDenied
+        ? EXIT.NOT_PERMITTED
+        : EXIT.FAILED,
+    );
   }
 }
 

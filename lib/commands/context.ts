@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { OutputClosedError } from "./errors.ts";
+import { CliError, EXIT, OutputClosedError } from "./errors.ts";
 
 /** Values of a command's options by their long name. */
 export type OptionValues = Readonly<
@@ -13,7 +13,7 @@ export type OptionValues = Readonly<
 
 /** The streams and the environment. */
 export interface CommandIo {
-  /** Writes data to stdout. @throws {OutputClosedError} */
+  /** Writes data to stdout. @throws {OutputClosedError} or CliError */
   out(text: string): void;
   /** Writes a message to stderr, with an end of line. */
   err(line: string): void;
@@ -66,7 +66,13 @@ export function processIo(): CommandIo {
         if (error instanceof Deno.errors.BrokenPipe) {
           throw new OutputClosedError("stdout is closed", { cause: error });
         }
-        throw error;
+        // A full disk, say: what is there is not the whole.
+        const reason = error instanceof Error ? error.message : String(error);
+        throw new CliError(
+          `cannot write to standard output: ${reason}`,
+          EXIT.FAILED,
+          { cause: error },
+        );
       }
     },
     err(line: string): void {

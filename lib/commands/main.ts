@@ -91,7 +91,7 @@ function expected(error: unknown): { message: string; code: number } | null {
   ) return { message: error.message, code: EXIT.NOT_PERMITTED };
   // A SysError of lib/sys, which `wgd genkey` need not load.
   const isSystem = error instanceof UapiError ||
-    (error instanceof Error && error.name === "SysError");
+    (error instanceof Error && error.name === "SysError") || isFileError(error);
   if (!isSystem) return null;
   const errno: unknown = "errno" in error ? error.errno : undefined;
   const isDenied = errno === EPERM || errno === EACCES;
@@ -99,6 +99,12 @@ function expected(error: unknown): { message: string; code: number } | null {
     message: error.message,
     code: isDenied ? EXIT.NOT_PERMITTED : EXIT.FAILED,
   };
+}
+
+/** Whether the system refused Deno something with a file: ENOTDIR, EISDIR, EIO. */
+function isFileError(error: unknown): error is Error {
+  return error instanceof Error && "code" in error &&
+    typeof error.code === "string" && /^E[A-Z]+$/.test(error.code);
 }
 
 /** Runs wgd with these arguments; resolves to the exit status. */

@@ -1,7 +1,7 @@
 /**
  * `wgd reload FILE|IF`: a changed file applied to the running interface: peers
- * as `wgd syncconf` does, and of addresses, MTU, name servers, routes and rules
- * what differs. Peers that stay keep their sessions. Hooks are not run.
+ * as `wgd syncconf` does, and of addresses, MTU, name servers, routes, rules and
+ * hooks what differs. Peers that stay keep their sessions.
  *
  * @module
  */
@@ -9,14 +9,21 @@ import { formatCidr, parseCidr } from "../ip.ts";
 import { planReload } from "../quick_diff.ts";
 import { gatherFacts, lacking, withoutEffect } from "../quick_facts.ts";
 import {
+  changedHooks,
+  type Hook,
+  hooksAfter,
+  hooksOf,
+} from "../quick_hooks.ts";
+import {
   connectedRanges,
   type Facts,
   hasDefaultRoute,
+  hookCommand,
   markOf,
   networkSteps,
   SYSCTL_SLOT,
 } from "../quick_plan.ts";
-import { PlanRun, Runner, undoAll } from "../quick_run.ts";
+import { PlanRun, Runner, StepError, undoAll } from "../quick_run.ts";
 import {
   handOver,
   ownNamespace,
@@ -48,35 +55,51 @@ export async function runCommand(ctx: CommandContext): Promise<number> {
   const peers = await resolvePeers(path, config, ctx);
   const old = state.steps.filter(({ slot }) => slot !== "interface");
   const { netns, socketNetns } = state;
-  const facts = withoutOwn(
-    await gatherFacts({
-      name,
-      config,
-      endpoints: peers.endpoints,
-      exists: true,
-      mark: device.fwmark,
-      netns,
-      socketNetns,
-    }),
-    old,
-  );
+  const gather = async (): Promise<Facts> =>
+    withoutOwn(
+      await gatherFacts({
+        name,
+        config,
+        endpoints: peers.endpoints,
+        exists: true,
+        mark: device.fwmark,
+        netns,
+        socketNetns,
+      }),
+      old,
+    );
+  let facts = await gather();
   throwProblems(path, lacking(config, facts, netns));
   for (const text of withoutEffect(config, netns)) ctx.err(`${path}: ${text}`);
-  const wanted = networkSteps({ name, path, config, daemonOptions: [] }, facts);
-  const { add, remove, result } = planReload(name, old, wanted);
+  const job = { name, path, config, daemonOptions: [] };
+  let wanted = networkSteps(job, facts);
+  let plan = planReload(name, old, wanted);
+  const wantedHooks = hooksOf(config.interface);
+  let hooks: readonly Hook[] = state.hooks ?? wantedHooks;
+  const { before, after } = changedHooks(hooks, wantedHooks);
+  const hookStep = ({ text }: Hook): Step => ({
+    slot: "hook",
+    do: hookCommand(text, name, facts.shell),
+  });
   const sync = {
     argv: ["wgd", "syncconf", name, `<(wgd strip ${path})`],
     own: true,
   };
   if (ctx.options["dry-run"] === true) {
     const middle = { slot: "configuration", do: sync };
-    ctx.out(formatPlan([...add, middle, ...remove], netns));
+    ctx.out(formatPlan([
+      ...before.map(hookStep),
+      ...plan.add,
+      middle,
+      ...plan.remove,
+      ...after.map(hookStep),
+    ], netns));
     return EXIT.OK;
   }
 
   const kept = state.steps.filter(({ slot }) => slot === "interface");
   const note = (steps: readonly Step[]): void =>
-    writeState({ ...state, path, steps: [...kept, ...steps] });
+    writeState({ ...state, path, steps: [...kept, ...steps], hooks });
   const runner = new Runner({
     say: ctx.err,
     netns,
@@ -85,12 +108,31 @@ export async function runCommand(ctx: CommandContext): Promise<number> {
         setDevice(name, formatSet({ fwmark: Number(mark) })),
     },
   });
+  const runHooks = async (
+    list: readonly Hook[],
+    steps: readonly Step[],
+  ): Promise<void> => {
+    for (const hook of list) {
+      if (runner.interrupted) throw new StepError([hook.text], "interrupted");
+      const { do: command } = hookStep(hook);
+      if (command !== undefined) await runner.run(command);
+      hooks = hooksAfter(hooks, hook);
+      note(steps);
+    }
+  };
   const left: Step[] = [];
   const problems: string[] = [];
   await withSignals(runner, async () => {
-    const plan = new PlanRun(runner, (begun) => note([...old, ...begun]));
+    const run = new PlanRun(runner, (begun) => note([...old, ...begun]));
     try {
-      await plan.run(add);
+      await runHooks(before, old);
+      if (before.length > 0) {
+        // They may have changed routes, and the interface.
+        facts = await gather();
+        wanted = networkSteps(job, facts);
+        plan = planReload(name, old, wanted);
+      }
+      await run.run(plan.add);
       ctx.err(echoOf(sync));
       const { privateKey, listenPort, fwmark = 0 } = config.interface;
       const mark = hasDefaultRoute(config, facts.isApart)
@@ -104,20 +146,31 @@ export async function runCommand(ctx: CommandContext): Promise<number> {
       });
       await sendNames(name, peers.named, ctx);
     } catch (error) {
-      for (const problem of await plan.unwind()) {
+      for (const problem of await run.unwind()) {
         ctx.err(`wgd: could not be undone: ${problem}`);
       }
       note(old);
       throw asCliError(error);
     }
-    for (const step of removable(remove, { ...state, steps: old }, wanted)) {
+    for (
+      const step of removable(plan.remove, { ...state, steps: old }, wanted)
+    ) {
       const undo = step.do === undefined ? [] : [step.do];
       const failed = await undoAll(runner, undo);
       if (failed.length > 0) left.push({ slot: `left ${step.slot}`, undo });
       problems.push(...failed);
     }
+    const steps = [...left, ...plan.result];
+    note(steps);
+    try {
+      await runHooks(after, steps);
+      hooks = wantedHooks;
+      note(steps);
+    } catch (error) {
+      if (!(error instanceof StepError)) throw error;
+      problems.push(error.message);
+    }
   });
-  note([...left, ...result]);
   throwProblems(name, problems);
   return EXIT.OK;
 }

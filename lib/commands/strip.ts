@@ -11,6 +11,6 @@ import { configFileOf, readConfigText } from "./quick_file.ts";
 /** Runs `wgd strip`. */
 export function runCommand(ctx: CommandContext): Promise<number> {
   const { path } = configFileOf(ctx.args[0]);
-  ctx.out(stripConfig(readConfigText(path, ctx)));
+  ctx.out(stripConfig(readConfigText(path, ctx), path));
   return Promise.resolve(EXIT.OK);
 }

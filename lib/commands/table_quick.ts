@@ -69,8 +69,9 @@ export const QUICK_COMMANDS: readonly Command[] = [
       "Changes what differs between the file and the interface that up has " +
       "set up: peers, addresses, MTU, routes, rules and name servers. Peers " +
       "that stay keep their sessions, and their traffic goes on.",
-      "Hooks are not run. A key or port that the file does not name stays as " +
-      "it is.",
+      "Of hooks, lines of PreDown and PostDown that are gone from the file are " +
+      "run, and lines of PreUp and PostUp that are new; what stays is not run " +
+      "again. A key or port that the file does not name stays as it is.",
     ],
     examples: ["wgd reload wg0"],
     options: [DRY_RUN],

@@ -13,6 +13,7 @@ import {
   lacking,
   withoutEffect,
 } from "../quick_facts.ts";
+import { hooksOf } from "../quick_hooks.ts";
 import { type Facts, type Job, type Plan, planUp } from "../quick_plan.ts";
 import { PlanRun, Runner, StepError } from "../quick_run.ts";
 import {
@@ -177,10 +178,15 @@ class Up {
   }
 
   #note(steps: PlanRun["done"], complete: boolean): void {
-    const { name, path } = this.#job;
+    const { name, path, config } = this.#job;
     const { netns, socketNetns } = this.#about;
     const namespace = ownNamespace();
-    writeState({ name, path, namespace, netns, socketNetns, complete, steps });
+    const hooks = hooksOf(config.interface);
+    writeState({
+      ...{ name, path, namespace, netns, socketNetns, complete },
+      steps,
+      hooks,
+    });
   }
 
   async #unwind(): Promise<void> {

@@ -9,7 +9,6 @@
 import { check, cString, errno, libc, SysError } from "./libc.ts";
 
 const O_RDONLY = 0;
-const O_WRONLY = 1;
 const O_CLOEXEC = 0x80000;
 const AT_FDCWD = -100;
 const AT_EMPTY_PATH = 0x1000;
@@ -67,18 +66,6 @@ export function readSystemFile(path: string): SystemFile {
       chunk.fill(0); // it may be a key
     }
     return { bytes, stat: statOf(fd, "", AT_EMPTY_PATH), isSeekable };
-  } finally {
-    c.close(fd);
-  }
-}
-
-/** Writes a file that is there, in one call. @throws SysError */
-export function writeSystemFile(path: string, text: string): void {
-  const c = libc();
-  const fd = check(c.open(cString(path), O_WRONLY | O_CLOEXEC, 0), path);
-  try {
-    const bytes = new TextEncoder().encode(text);
-    check(c.write(fd, bytes, bytes.length), path);
   } finally {
     c.close(fd);
   }

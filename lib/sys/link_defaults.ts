@@ -1,11 +1,12 @@
 /**
  * What the kernel's driver sets on its interfaces (`wg_open`): a tunnel sends no
  * redirects, because it forwards out of the interface that packets came in by,
- * and gets no IPv6 address that nobody gave it.
+ * and gets no IPv6 address that nobody gave it. The setting for all interfaces,
+ * which turns redirects on here, too, is left as it is: outbound drops them
+ * (lib/icmp).
  *
  * @module
  */
-import { writeSystemFile } from "./files.ts";
 import { cString, errnoName } from "./libc.ts";
 import { NetlinkRequests, u32 } from "./netlink.ts";
 
@@ -21,8 +22,6 @@ const IFLA_INET6_ADDR_GEN_MODE = 8;
 const IN6_ADDR_GEN_MODE_NONE = 1;
 const ATTRIBUTE_BYTES = 4;
 const EAFNOSUPPORT = 97;
-/** Either of this and the interface's own turns them on. */
-const ALL_SEND_REDIRECTS = "/proc/sys/net/ipv4/conf/all/send_redirects";
 
 function attribute(type: number, value: Uint8Array): Uint8Array {
   const length = ATTRIBUTE_BYTES + value.length;
@@ -63,12 +62,6 @@ export function setLinkDefaults(name: string): string[] {
     set(AF_INET6, mode, "keep the system from making IPv6 addresses");
   } finally {
     requests.close();
-  }
-  try {
-    writeSystemFile(ALL_SEND_REDIRECTS, "0");
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : error;
-    missing.push(`cannot turn redirects off for all interfaces: ${reason}`);
   }
   return missing;
 }

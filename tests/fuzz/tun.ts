@@ -212,6 +212,7 @@ function outcomeOf(frame: Uint8Array): Outcome {
   const version = packet[0] >> 4;
   const v4 = version === 4 && packet.length >= 20;
   if (!v4 && (version !== 6 || packet.length < 40)) return "tx_not_ip";
+  if (isRedirect(packet)) return "tx_redirect";
   const first = packet[v4 ? 16 : 24];
   if (v4 && first === 11) return "tx_no_endpoint";
   if (first !== (v4 ? 10 : 0xfd)) return "tx_no_peer";
@@ -227,6 +228,12 @@ function outcomeOf(frame: Uint8Array): Outcome {
   // Not cut: nobody looks at them.
   if (whole.count > SEGMENTS_MAX) return new Array(whole.count);
   return Array.from({ length: whole.count }, (_, i) => cut(whole, i));
+}
+
+function isRedirect(packet: Uint8Array): boolean {
+  if (packet[0] >> 4 === 6) return packet[6] === 58 && packet[40] === 137;
+  const isFirst = (be16(packet, 6) & 0x1fff) === 0;
+  return packet[9] === 1 && isFirst && packet[(packet[0] & 15) * 4] === 5;
 }
 
 /** What the far side takes of a packet, by what its header says. */

@@ -179,6 +179,44 @@ labTest(
 );
 
 labTest(
+  "an interface that vanishes at any command of wgd up leaves nothing behind",
+  { programs: PROGRAMS },
+  async (lab) => {
+    const site = await makeDefaultSite(lab);
+    writeResolvconf(lab);
+    const resolvconf = `${lab.directory}/real-resolvconf`;
+    Deno.renameSync(`${lab.directory}/bin/resolvconf`, resolvconf);
+    const ip = findProgram("ip") ?? "";
+    const failing = new FailingPrograms(
+      lab,
+      {
+        ip,
+        nft: findProgram("nft") ?? "",
+        sysctl: findProgram("sysctl") ?? "",
+        resolvconf,
+      },
+      `${ip} link delete dev ${site.name}`,
+    );
+    const before = await dump(lab);
+    let failed = 0;
+    for (const hook of ["", `PreUp = ip link delete dev ${site.name}`]) {
+      const path = writeEverything(lab, site, hook);
+      failing.arm(0);
+      for (let at = 1; at === 1 || (hook === "" && at <= 14); at++) {
+        failing.arm(at);
+        const up = await runWith(lab, [...wgdCommand(), "up", path]);
+        if (up.code === 0) await wgd(lab, "down", path);
+        else failed++;
+        assertEquals(await dump(lab), before, `${hook} ${at}\n${up.stderr}`);
+        assert(!/bug in wgd|not be undone/.test(up.stderr), up.stderr);
+        await until("the socket to go", () => !exists(socketPath(site.name)));
+      }
+    }
+    assert(failed > 7, `${failed} failed`);
+  },
+);
+
+labTest(
   "a failing hook, and signals, leave everything as it was",
   { programs: PROGRAMS },
   async (lab) => {

@@ -5,7 +5,7 @@
  */
 import { wgdCommand } from "./requirements.ts";
 import type { Lab, Namespace } from "./lab.ts";
-import type { Finished, RunOptions } from "./process.ts";
+import { attempt, type Finished, run, type RunOptions } from "./process.ts";
 import { generateKeys, INNER, type Keys, OUTER, PORT } from "./tunnel.ts";
 
 /** The far side, and the keys and the name of the near one. */
@@ -70,6 +70,26 @@ ${ranges}${where}${more}`,
   );
 }
 
+const inKernel = await kernelHasWireguard();
+
+async function kernelHasWireguard(): Promise<boolean> {
+  if (Deno.uid() !== 0 || Deno.build.os !== "linux") return false;
+  const name = `w${Deno.pid}k`;
+  const { code } = await attempt(
+    ["ip", "link", "add", name, "type", "wireguard"],
+  );
+  if (code === 0) await run(["ip", "link", "del", name]);
+  return code === 0;
+}
+
+/** What tests need that compare with stock wg-quick. */
+export const STOCK = {
+  programs: ["wg-quick", "nft", "sysctl"],
+  skip: inKernel
+    ? "wg-quick uses the kernel's driver, which this kernel has"
+    : undefined,
+};
+
 /** All that the system knows, in a namespace, that `up` might change. */
 export async function dump(
   lab: Lab,
@@ -90,9 +110,24 @@ export async function dump(
   );
   return [...texts, resolverState(lab)].join("---\n").split("\n")
     .filter((line) => !line.includes("fe80::") && !line.includes("stable_secr"))
-    // Making a device turns them off for all, and for good, as the kernel does.
-    .filter((line) => !line.includes(".all.send_redirects"))
     .join("\n");
+}
+
+/** The commands that were echoed, but for how the interface is made. */
+export function echoed(stderr: string): string[] {
+  return stderr.split("\n").filter((line) => line.startsWith("[#] "))
+    .map((line) => line.replace(/ priority \d+$/, ""))
+    .filter((line) => !/^\[#\] (wg|wgd|nft|ip link add) /.test(line));
+}
+
+/** Without the numbers of links, and with rules of one chain in one order. */
+export function comparable(text: string): string {
+  return text.split("\n").map((line) => line.replace(/^\d+: (?=\S+ {4}|w)/, ""))
+    .map((line) => line.replace(/\blinkmode DEFAULT group default\b.*$/, ""))
+    .join("\n").replace(
+      /(\t\tiifname != .*\n)+/g,
+      (rules) => rules.split("\n").sort().join("\n"),
+    );
 }
 
 /** A directory of programs that come first in PATH. */
@@ -184,11 +219,19 @@ esac
 /** Commands that only tell something are not counted. */
 const READS = "*' show'*|*' get '*|*'list'*|*'-save'*";
 
+/** What a call does that is made to fail. */
+const FAILURE = 'echo "made to fail" >&2; exit 1';
+
 /** Makes the call of this number fail, of all that change something. */
 export class FailingPrograms {
   readonly #lab: Lab;
 
-  constructor(lab: Lab, programs: Readonly<Record<string, string>>) {
+  /** @param instead what a shell does at that call, rather than fail */
+  constructor(
+    lab: Lab,
+    programs: Readonly<Record<string, string>>,
+    instead = FAILURE,
+  ) {
     this.#lab = lab;
     for (const [name, real] of Object.entries(programs)) {
       writeProgram(
@@ -199,8 +242,7 @@ case " $*" in ${READS}) exec ${real} "$@" ;; esac
 n=$(($(cat ${lab.directory}/count) + 1))
 echo $n >${lab.directory}/count
 if [ $n = "$(cat ${lab.directory}/fails)" ]; then
-  echo "made to fail" >&2
-  exit 1
+  ${instead}
 fi
 exec ${real} "$@"
 `,

@@ -146,7 +146,7 @@ AllowedIPs = 10.66.0.0/16
     assertEquals(
       (await lab.a.attempt(["ls", `${lab.directory}/ran`])).code,
       2,
-      "hooks are not run",
+      "hooks that stay are not run",
     );
     await wgd(lab, "down", path);
   },
@@ -216,6 +216,69 @@ labTest(
       await wgd(lab, "up", path);
     }
     await wgd(lab, "down", path);
+    assertEquals(await dump(lab), before);
+  },
+);
+
+labTest(
+  "wgd reload runs hooks that are new, and those that undo what is gone",
+  {},
+  async (lab) => {
+    const site = await makeSite(lab);
+    const ran = `${lab.directory}/ran`;
+    const hooks = (port: number, more = ""): string =>
+      writeSite(lab, site, {
+        interface: `${BOTH}
+PreUp = echo stays >> ${ran}
+PostUp = echo add ${port} %i >> ${ran}; ip route add 10.${port}.0.0/16 dev %i
+PreDown = ip route delete 10.${port}.0.0/16 dev %i
+PostDown = echo delete ${port} %i >> ${ran}
+${more}`,
+      });
+    const said = (): string[] => {
+      const lines = Deno.readTextFileSync(ran).trimEnd().split("\n");
+      Deno.writeTextFileSync(ran, "");
+      return lines;
+    };
+    const path = hooks(1);
+    const before = await dump(lab);
+    await wgd(lab, "up", path);
+    const { name } = site;
+    assertEquals(said(), ["stays", `add 1 ${name}`]);
+    await wgd(lab, "reload", path);
+    assertEquals(said(), [""]);
+    hooks(2);
+    const plan = await lab.a.run(
+      [...wgdCommand(), "reload", "--dry-run", path],
+    );
+    assertMatch(plan, /delete 10.1.0.0[^]*syncconf[^]*delete 1[^]*add 2/);
+    assertEquals(said(), [""]);
+    await wgd(lab, "reload", path);
+    assertEquals(said(), [`delete 1 ${name}`, `add 2 ${name}`]);
+    const routes = await lab.a.ip("route");
+    assert(routes.includes("10.2.0.0/16") && !routes.includes("10.1.0.0"));
+
+    // One that fails is told, and run the next time; the others are not.
+    const flag = `${lab.directory}/flag`;
+    hooks(2, `PostUp = echo try >> ${ran}; test -e ${flag}`);
+    const failed = await runWith(lab, [...wgdCommand(), "reload", path]);
+    assertEquals(failed.code, 1);
+    assertMatch(failed.stderr, /^wgd: .*test -e .*: exit 1$/m);
+    assertEquals(said(), ["try"]);
+    Deno.writeTextFileSync(flag, "");
+    await wgd(lab, "reload", path);
+    await wgd(lab, "reload", path);
+    assertEquals(said(), ["try"]);
+
+    // Before anything is changed, one that fails changes nothing.
+    const during = await dump(lab);
+    hooks(2, "Address = 10.77.7.7/24\nPreUp = false");
+    const refused = await runWith(lab, [...wgdCommand(), "reload", path]);
+    assertEquals(refused.code, 1);
+    assertEquals(await dump(lab), during);
+    hooks(2);
+    await wgd(lab, "down", path);
+    assertEquals(said(), [`delete 2 ${name}`]);
     assertEquals(await dump(lab), before);
   },
 );

@@ -7,6 +7,7 @@ import { labTest } from "./harness.ts";
 import { type Lab, Namespace } from "./lab.ts";
 import { Capture, type Datagram } from "./pcap.ts";
 import { until } from "./process.ts";
+import { wgdCommand } from "./requirements.ts";
 import { assertPings, assertTcp, ping } from "./traffic.ts";
 import { generateKeys, INNER, PORT, Tunnel } from "./tunnel.ts";
 
@@ -319,23 +320,77 @@ labTest(
   },
 );
 
+/** Counts redirects at a hook of a namespace. */
+async function countRedirects(
+  namespace: Namespace,
+  hook: "input" | "output",
+): Promise<() => Promise<number>> {
+  await namespace.run(["nft", "-f", "-"], {
+    stdin: `table inet redirects { chain seen {
+      type filter hook ${hook} priority 0;
+      icmp type redirect counter;
+      icmpv6 type nd-redirect counter;
+    }; }`,
+  });
+  return async () => {
+    const list = ["nft", "list", "table", "inet", "redirects"];
+    return [...(await namespace.run(list)).matchAll(/counter packets (\d+)/g)]
+      .reduce((sum, [, count]) => sum + Number(count), 0);
+  };
+}
+
 labTest(
-  "redirects are off, and the interface has no address of its own making",
-  {},
+  "no redirect leaves for a peer whose packets go to another peer, and the system's setting stays",
+  { programs: ["nft"] },
   async (lab) => {
     const redirects = (link: string): Promise<string> =>
       lab.a.run(["cat", `/proc/sys/net/ipv4/conf/${link}/send_redirects`]);
-    assertEquals((await redirects("all")).trim(), "1", "as it was");
-    const tunnel = await Tunnel.make(lab);
-    for (const link of ["all", tunnel.a.name]) {
-      assertEquals((await redirects(link)).trim(), "0", link);
-    }
-    const link = await lab.a.ip("-d", "link", "show", tunnel.a.name);
-    assertMatch(link, /addrgenmode none/);
-    const addresses = await lab.a.ip("-6", "address", "show", tunnel.a.name);
-    assert(!addresses.includes("fe80::"), addresses);
+    assertEquals(await redirects("all"), "1\n");
+    // a is the router between b and c.
+    const { a, b } = await Tunnel.make(lab);
+    assertEquals(await redirects("all"), "1\n");
+    assertEquals(await redirects(a.name), "0\n");
+    const c = await lab.b.daemon("wgd");
+    const keys = await generateKeys();
+    await c.set(
+      ...["private-key", lab.file(keys.private), "peer"],
+      ...[await a.show("public-key"), "endpoint", `10.77.0.1:${PORT.a}`],
+      ...["allowed-ips", "10.9.0.0/24,fd09::/64", "persistent-keepalive", "1"],
+    );
+    const far = await lab.addNamespace(new Namespace(`${lab.id}c`, lab));
+    await lab.b.ip("link", "set", c.name, "netns", far.name);
+    await lab.connect(far, c.name, "10.9.0.3/24", "fd09::3/64");
+    await a.set("peer", keys.public, "allowed-ips", "10.9.0.3/32,fd09::3/128");
+    await b.set(
+      ...["peer", await a.show("public-key")],
+      ...["allowed-ips", "10.9.0.0/24,fd09::/64"],
+    );
+    // IPv6 sends them from link-local addresses alone.
+    await lab.connect(lab.a, a.name, "fe80::1/64");
+    await setting(lab.a, "ipv4/ip_forward", 1);
+    await setting(lab.a, "ipv6/conf/all/forwarding", 1);
+    const [made, seen] = await Promise.all([
+      countRedirects(lab.a, "output"),
+      countRedirects(lab.b, "input"),
+    ]);
+    await assertPings(lab.a, INNER.b.v4);
+    await assertPings(far, INNER.a.v4);
+    await assertPings(lab.b, "10.9.0.3", { count: 3 });
+    await assertPings(lab.b, "fd09::3", { count: 3 });
+    assert(await made() >= 2, `${await made()} redirects`);
+    assertEquals(await seen(), 0);
+    const stats = await lab.a.run([...wgdCommand(), "show", a.name, "--stats"]);
+    assertEquals(Number(/tx_redirect\D+(\d+)/.exec(stats)?.[1]), await made());
   },
 );
+
+labTest("the interface has no address of its own making", {}, async (lab) => {
+  const { a } = await Tunnel.make(lab);
+  const link = await lab.a.ip("-d", "link", "show", a.name);
+  assertMatch(link, /addrgenmode none/);
+  const addresses = await lab.a.ip("-6", "address", "show", a.name);
+  assert(!addresses.includes("fe80::"), addresses);
+});
 
 labTest(
   "a system without IPv6 has nothing to set of it",
