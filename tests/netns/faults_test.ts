@@ -1,10 +1,10 @@
 /**
  * What the system, the operator and the machine do to a running daemon: system
  * calls that fail, links and routes that go and come, full disks, clocks that
- * are wrong, and ends at any moment.
+ * are wrong, and kills. For ends at any moment see sigterm_test.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { Daemon, exists, socketPath } from "./daemon.ts";
+import { type Daemon, exists, socketPath } from "./daemon.ts";
 import { labTest } from "./harness.ts";
 import type { Lab } from "./lab.ts";
 import { Capture } from "./pcap.ts";
@@ -13,7 +13,6 @@ import { wgdCommand } from "./requirements.ts";
 import { assertPings, iperf, ping, Pinger } from "./traffic.ts";
 import { generateKeys, INNER, PORT, Tunnel } from "./tunnel.ts";
 
-const ALONE = { joined: false };
 const WORKER_DEATH_MS = 1_000;
 
 async function stats(daemon: Daemon): Promise<Record<string, number>> {
@@ -435,68 +434,5 @@ labTest(
     await lab.a.run([...wgdCommand(), "down", path]);
     assert(!exists(socketPath(name)));
     await until("its end", async () => (await pidsOf()).length === 0);
-  },
-);
-
-/** Does what a user may do, until it fails because the daemon is gone. */
-async function fiddle(lab: Lab, daemon: Daemon, key: string): Promise<void> {
-  const { name } = daemon;
-  const peer = (await generateKeys()).public;
-  const steps = [
-    ["wg", "set", name, "private-key", key, "listen-port", "0"],
-    ["ip", "link", "set", name, "up"],
-    ["wg", "set", name, "peer", peer, "allowed-ips", "10.9.0.2/32"],
-    ["wg", "set", name, "peer", peer, "endpoint", "127.0.0.1:9"],
-    ["ip", "addr", "add", "10.9.0.1/24", "dev", name],
-    ["ping", "-c", "2", "-i", "0.02", "-W", "0.1", "10.9.0.2"],
-    ["wg", "set", name, "listen-port", "4321", "fwmark", "7"],
-    ["ip", "link", "set", name, "down"],
-    ["ip", "link", "set", name, "up"],
-    ["wg", "show", name],
-    ["wg", "set", name, "peer", peer, "remove"],
-  ];
-  for (const step of steps) await lab.a.attempt(step);
-}
-
-async function endAtAnyMoment(lab: Lab, rounds: number): Promise<void> {
-  const key = lab.file((await generateKeys()).private);
-  const ways = [["--threads", "1"], ["--threads", "2", "--lanes", "1"]];
-  for (let round = 0; round < rounds; round++) {
-    const name = await lab.interfaceName();
-    const daemon = new Daemon(lab.a, "wgd", {
-      name,
-      args: ways[round % ways.length],
-    });
-    const ms = Math.random() * 1_500;
-    const when = `round ${round}, SIGTERM after ${ms} ms`;
-    const fiddling = (async (): Promise<void> => {
-      while (daemon.process.status === undefined && !exists(socketPath(name))) {
-        await delay(5);
-      }
-      if (daemon.process.status === undefined) await fiddle(lab, daemon, key);
-    })();
-    await delay(ms);
-    daemon.process.signal("SIGTERM");
-    const { code, signal } = await daemon.process.ended(10_000);
-    // Before it has said that it handles signals, it has made nothing either.
-    const ended = signal === "SIGTERM" || code === 0;
-    assert(ended, `${when}: ${code} ${signal}\n${daemon.process.said}`);
-    assertEquals(daemon.process.said, "", when);
-    assert(!exists(socketPath(name)), `${when}: the socket is left`);
-    assert(!await daemon.hasInterface(), `${when}: the interface is left`);
-    await fiddling;
-  }
-}
-
-labTest("SIGTERM at ten random moments leaves nothing", ALONE, async (lab) => {
-  await endAtAnyMoment(lab, 10);
-});
-
-labTest(
-  "SIGTERM at hundreds of random moments leaves nothing",
-  { ...ALONE, slow: true },
-  async (lab) => {
-    const rounds = Number(Deno.env.get("WGD_SIGTERM_ROUNDS") ?? 300);
-    await endAtAnyMoment(lab, rounds);
   },
 );
