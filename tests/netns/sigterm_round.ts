@@ -165,8 +165,12 @@ export class Rounds {
     if (driver.answeredMs > 0) {
       this.#startPace.saw(driver.answeredMs - daemon.startMs);
     }
+    if (phase === "starting" && isSignalled(status)) {
+      // Deno handles all of them a moment before ours are asked for.
+      phase = "as it begins to handle signals";
+    }
     // Once all is closed, a second signal may end it as it would any program.
-    const bySignal = !handles || twice;
+    const bySignal = !handles || twice || driver.answeredMs === 0;
     const fine = status?.code === 0 || (bySignal && isSignalled(status));
     if (!fine) this.#find(`ended with ${describe(status)}`);
     if (daemon.said !== "") this.#find(`it said: ${daemon.said}`);
