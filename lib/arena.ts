@@ -104,6 +104,9 @@ export const HEADER = {
   ROUTE_LOOKUP: 68,
   INBOUND_SLOTS: 82,
   INBOUND_CHAINS: 83,
+  /** Turns of each loop, so that one that hangs is seen (lib/pulse). */
+  OUTBOUND_TURNS: 76,
+  INBOUND_TURNS: 84,
   /** 1 while the thread sleeps and wants to be woken (lib/queueing). */
   OUTBOUND_SLEEPS: 96,
   INBOUND_SLEEPS: 112,

@@ -70,6 +70,7 @@ export class Control extends PeerFields {
   #limiterCollectedMs = 0;
   #collecting = false;
   #flood = false;
+  #closed = false;
 
   constructor(options: ControlOptions) {
     const { arena, fillRandom } = options;
@@ -335,8 +336,12 @@ export class Control extends PeerFields {
     });
   }
 
-  /** Removes all peers and the private key; `objects` ends at zero once workers let go. */
+  /**
+   * Removes all peers and the private key, and takes no new ones: a client may be
+   * in the middle of a request. `objects` ends at zero once workers let go.
+   */
   close(): void {
+    this.#closed = true;
     this.down();
     this.removeAllPeers();
     this.#changes.finish();
@@ -375,7 +380,7 @@ export class Control extends PeerFields {
    * undefined if none does
    */
   setPrivateKey(key: Uint8Array | null): Promise<void> | undefined {
-    if (this.#p.noise.identity.isPrivateKey(key)) return;
+    if (this.#closed || this.#p.noise.identity.isPrivateKey(key)) return;
     // Each peer has to have left the key before this one.
     this.#changes.finish();
     if (key !== null) {
@@ -402,6 +407,7 @@ export class Control extends PeerFields {
 
   /** Adds a peer. @returns its number, 0 for our own key, -1 when there is no room */
   createPeer(key: Uint8Array): number {
+    if (this.#closed) return -1;
     const own = this.publicKey;
     if (own !== null && constantTimeEqual(own, key)) return 0;
     const peer = this.peers.create(key);

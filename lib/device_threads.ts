@@ -9,7 +9,8 @@ import { chooseAead, type ChosenAead } from "./aead_choice.ts";
 import type { AeadChoice } from "./crypto/aead.ts";
 import type { PlainDatagrams } from "./datagrams_plain.ts";
 import type { Log } from "./log.ts";
-import { Loop, type LoopOptions, type Role } from "./loop.ts";
+import { Loop, type LoopOptions, type Role, turnsOf } from "./loop.ts";
+import { Pulse, PULSE_LOOK_MS, type PulseThread } from "./pulse.ts";
 import { closeDescriptor, opened } from "./sys/descriptors.ts";
 import { libc, signalEvent } from "./sys/libc.ts";
 import type { TunHandle } from "./tun.ts";
@@ -36,7 +37,7 @@ export interface DeviceThreadsOptions {
   /** Whether the threads give up their rights. */
   readonly harden: boolean;
   readonly log: Log;
-  /** Called when a data worker failed, with the reason. */
+  /** Called when a data worker failed, or a thread hangs, with the reason. */
   readonly failed: (reason: string) => void;
 }
 
@@ -55,6 +56,7 @@ export class DeviceThreads {
   readonly #lanes: Lanes;
   readonly #count: number;
   #running = 0;
+  #looking: ReturnType<typeof setInterval> | undefined;
   #chosen: ChosenAead | undefined;
 
   /** @throws SysError */
@@ -106,6 +108,7 @@ export class DeviceThreads {
     const roles: Role[] = this.#count === 2
       ? ["outbound", "inbound"]
       : ["both"];
+    const watched: PulseThread[] = [];
     for (const [i, role] of roles.entries()) {
       const options = (): LoopOptions => ({
         limits: arena.limits,
@@ -125,20 +128,38 @@ export class DeviceThreads {
         this.#workers.push(loop.runAsync());
         continue;
       }
-      const { started, ended } = startWorker(
+      const life = startWorker(
         role,
         options,
         (reason) => this.#o.failed(`the ${role} worker failed: ${reason}`),
       );
       this.#running++;
-      this.#workers.push(ended.then(() => void this.#running--));
-      await started;
+      this.#workers.push(life.ended.then(() => void this.#running--));
+      await life.started;
+      watched.push({
+        name: `${role} worker`,
+        turn: () => turnsOf(arena, role),
+        state: () => life.state(),
+      });
     }
     this.#lanes.start(lanes);
+    this.#look([...watched, ...this.#lanes.pulse()]);
+  }
+
+  /** Looks at the threads from now on. */
+  #look(threads: readonly PulseThread[]): void {
+    const pulse = new Pulse(threads);
+    this.#looking = setInterval(() => {
+      const stuck = pulse.look(performance.now());
+      if (stuck === undefined) return;
+      clearInterval(this.#looking);
+      this.#o.failed(`the ${stuck} is stuck`);
+    }, PULSE_LOOK_MS);
   }
 
   /** Ends all threads; HEADER.RUNNING is cleared. */
   async stop(): Promise<void> {
+    clearInterval(this.#looking);
     Atomics.store(this.#o.arena.i32, HEADER.RUNNING, 0);
     this.wake();
     const ended = Promise.all([...this.#workers, this.#lanes.stop()]);

@@ -85,7 +85,12 @@ export async function listenUapi(
   const watch = Deno.watchFs(UAPI_DIRECTORY);
   const removed = (async (): Promise<void> => {
     if (!own()) return;
-    for await (const _ of watch) if (!own()) return;
+    try {
+      for await (const _ of watch) if (!own()) return;
+    } catch (error) {
+      // Closed below while a notice was under way.
+      if (!(error instanceof Deno.errors.BadResource)) throw error;
+    }
     await new Promise<never>(() => {});
   })();
   return {

@@ -7,7 +7,12 @@
  */
 import { type Arena, HEADER } from "./arena.ts";
 import type { Aead } from "./crypto/aead.ts";
-import { AEAD_DESCRIPTOR_WORDS, AEAD_OK, AEAD_PENDING } from "./crypto/aead.ts";
+import {
+  AEAD_COUNTER_LO,
+  AEAD_DESCRIPTOR_WORDS,
+  AEAD_OK,
+  AEAD_PENDING,
+} from "./crypto/aead.ts";
 import {
   CryptRing,
   directionOf,
@@ -35,6 +40,17 @@ export interface LaneParts {
 export function wakeAllLanes(arena: Arena): void {
   Atomics.add(arena.i32, HEADER.LANES_WAKE, 1);
   Atomics.notify(arena.i32, HEADER.LANES_WAKE);
+}
+
+/**
+ * What a lane is at, as a number that is another for the next chain; undefined
+ * while it has none.
+ */
+export function laneTurn(arena: Arena, lane: number): number | undefined {
+  const chain = Atomics.load(arena.i32, laneChainWord(lane));
+  if (chain === 0) return undefined;
+  const counter = arena.chain(chain) + CHAIN.DESCRIPTORS + AEAD_COUNTER_LO;
+  return chain * 2 ** 32 + arena.u32[counter];
 }
 
 /** One lane. */

@@ -84,6 +84,20 @@ const TUN = SOCKET + HEADER.SOCKET_FD_COUNT;
 /** Batches before control, on the same thread, has its turn. */
 const BATCHES_A_TURN = 4;
 
+function turnsWord(role: Role): number {
+  return role === "inbound" ? HEADER.INBOUND_TURNS : HEADER.OUTBOUND_TURNS;
+}
+
+/** A loop's turns so far; undefined while it waits for work. */
+export function turnsOf(arena: Arena, role: Role): number | undefined {
+  const sleeps = role === "inbound"
+    ? HEADER.INBOUND_SLEEPS
+    : HEADER.OUTBOUND_SLEEPS;
+  return Atomics.load(arena.i32, sleeps) === 1
+    ? undefined
+    : arena.i32[turnsWord(role)];
+}
+
 /** One data thread's work. */
 export class Loop {
   readonly #i32: Int32Array<SharedArrayBuffer>;
@@ -94,6 +108,7 @@ export class Loop {
   readonly #pollfds: Int32Array<ArrayBuffer>;
   readonly #drain = new Uint8Array(8192);
   readonly #plain: boolean;
+  readonly #turns: number;
   readonly #aeads: Aead[] = [];
   #generation = -1;
   /** -1 once the interface is gone. */
@@ -104,6 +119,7 @@ export class Loop {
     const arena = new Arena(options.limits, options.memory);
     this.#i32 = arena.i32;
     this.#options = options;
+    this.#turns = turnsWord(options.role);
     this.#tunFds = [...options.tun.fds];
     this.#pollfds = new Int32Array(
       (TUN + this.#tunFds.length) * POLLFD_WORDS,
@@ -185,6 +201,7 @@ export class Loop {
   #prepare(): boolean {
     const i32 = this.#i32;
     if (Atomics.load(i32, HEADER.RUNNING) === 0) return false;
+    i32[this.#turns] = (i32[this.#turns] + 1) | 0;
     const generation = Atomics.load(i32, HEADER.SOCKETS_GENERATION);
     if (generation === this.#generation) return true;
     this.#generation = generation;

@@ -15,8 +15,15 @@ const PIPE_MS = 200;
 export class StepError extends Error {
   override readonly name: string = "StepError";
 
-  /** @param argv the command */
-  constructor(readonly argv: readonly string[], reason: string) {
+  /**
+   * @param argv the command
+   * @param cutOff whether a signal ended it, so that it may be done all the same
+   */
+  constructor(
+    readonly argv: readonly string[],
+    reason: string,
+    readonly cutOff = false,
+  ) {
     super(`${argv.join(" ")}: ${reason}`);
   }
 }
@@ -167,7 +174,7 @@ export class Runner {
       }
       const words = hook === undefined ? argv : [hook];
       const how = signal === null ? `exit ${code}` : `ended by ${signal}`;
-      throw new StepError(words, said === "" ? how : said);
+      throw new StepError(words, said === "" ? how : said, signal !== null);
     } finally {
       this.#child = undefined;
     }
@@ -224,7 +231,8 @@ export class PlanRun {
       try {
         if (step.do !== undefined) await this.#runner.run(step.do);
       } catch (error) {
-        if (step.half) this.#done.push(step);
+        const cutOff = error instanceof StepError && error.cutOff;
+        if (step.half || cutOff) this.#done.push(step);
         throw error;
       }
       this.#done.push(step);

@@ -12,6 +12,7 @@ import { Lane } from "./lane.ts";
 import { Loop, type LoopOptions } from "./loop.ts";
 import { Waker } from "./queueing.ts";
 import { signalEvent } from "./sys/libc.ts";
+import { ownThread } from "./sys/thread.ts";
 
 /** What a lane is started with. */
 export interface LaneOptions {
@@ -28,10 +29,17 @@ export interface LaneOptions {
 }
 
 /** What a worker tells the thread that started it. */
-export type WorkerReport = { state: "ready" } | { state: "done" } | {
-  state: "failed";
-  reason: string;
-};
+export type WorkerReport =
+  | {
+    state: "ready";
+    /** The thread, as /proc names it. */
+    thread?: string;
+  }
+  | { state: "done" }
+  | {
+    state: "failed";
+    reason: string;
+  };
 
 /** What a worker is started with. */
 export type WorkerOptions = LoopOptions | LaneOptions;
@@ -65,9 +73,10 @@ function makeLane(options: LaneOptions): Lane {
 scope.onmessage = ({ data }): void => {
   try {
     const loop = data.role === "lane" ? makeLane(data) : new Loop(data);
+    const thread = ownThread();
     // Its code is loaded, and what it works on is open.
     if (data.harden) dropWorkerRights();
-    scope.postMessage({ state: "ready" });
+    scope.postMessage({ state: "ready", thread });
     loop.run();
     scope.postMessage({ state: "done" });
   } catch (error) {

@@ -1,17 +1,20 @@
 /**
  * Workers as control sees them: their start, their end, and lanes, which are
- * started again when they fail. A data worker that fails ends the device.
+ * started again when they fail. A data worker that fails ends the device, and so
+ * does any thread that hangs: it cannot be ended.
  *
  * @module
  */
 import { type Arena, HEADER, THREAD_CONTROL } from "./arena.ts";
 import { COUNT, Counters } from "./counters.ts";
 import { createDataAead } from "./aead_choice.ts";
-import { finishDeadLane, wakeAllLanes } from "./lane.ts";
+import { finishDeadLane, laneTurn, wakeAllLanes } from "./lane.ts";
 import type { Log } from "./log.ts";
 import { LANES_MAX } from "./messages.ts";
+import type { PulseThread, ThreadState } from "./pulse.ts";
 import { Waker } from "./queueing.ts";
 import { signalEvent } from "./sys/libc.ts";
+import { threadState } from "./sys/thread.ts";
 import type { LaneOptions, WorkerOptions, WorkerReport } from "./worker.ts";
 
 /** A lane that failed is not started again sooner than this after its start. */
@@ -23,6 +26,8 @@ export interface WorkerLife {
   readonly started: Promise<void>;
   /** Resolves when it has ended, well or not. */
   readonly ended: Promise<void>;
+  /** What the system says of its thread, once it runs. */
+  state(): ThreadState | undefined;
 }
 
 /**
@@ -45,21 +50,28 @@ export function startWorker(
     failed(reason);
     ended.resolve();
   };
+  let thread: string | undefined;
   const worker = new Worker(new URL("./worker.ts", import.meta.url), {
     type: "module",
     name: `wgd-${name}`,
   });
   worker.onmessage = ({ data }: MessageEvent<WorkerReport>): void => {
     if (data.state === "failed") fail(data.reason);
-    else if (data.state === "ready") started.resolve();
-    else ended.resolve();
+    else if (data.state === "ready") {
+      thread = data.thread;
+      started.resolve();
+    } else ended.resolve();
   };
   worker.onerror = (event): void => {
     event.preventDefault();
     fail(event.message);
   };
   worker.postMessage(options());
-  return { started: started.promise, ended: ended.promise };
+  return {
+    started: started.promise,
+    ended: ended.promise,
+    state: () => threadState(thread),
+  };
 }
 
 /** What all lanes of a device are started with. */
@@ -95,6 +107,15 @@ export class Lanes {
   /** Lanes that run. */
   get count(): number {
     return this.#running;
+  }
+
+  /** What to look at, so that one that hangs is seen. */
+  pulse(): PulseThread[] {
+    return this.#lives.map((_, lane) => ({
+      name: `lane ${lane}`,
+      turn: () => laneTurn(this.#arena, lane),
+      state: () => this.#lives[lane].state(),
+    }));
   }
 
   /** Resolves when all have ended, after HEADER.RUNNING was cleared. */

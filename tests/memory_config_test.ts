@@ -383,3 +383,14 @@ Deno.test("a device closes in the middle of anything", () => {
     closeAll(pair.a, pair.b);
   }
 });
+
+Deno.test("a closed device takes neither peers nor a key of a request that is under way", () => {
+  const pair = connectedPair();
+  const { control } = pair.a;
+  control.close();
+  assertEquals(control.createPeer(new Uint8Array(32).fill(3)), -1);
+  assertEquals(control.setPrivateKey(generatePrivateKey()), undefined);
+  assertEquals(control.privateKey, null);
+  assertEquals(control.findPeer(pair.b.control.publicKey ?? EMPTY), 0);
+  closeAll(pair.a, pair.b);
+});

@@ -1,5 +1,5 @@
 /** How plans are run and undone, and commands started. */
-import { assertEquals, assertRejects } from "@std/assert";
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { hookCommand } from "../lib/quick_plan.ts";
 import {
   findProgram,
@@ -59,6 +59,20 @@ Deno.test("a step that may be half done is undone, too; what goes with the inter
   await assertRejects(() => run.run(steps), StepError);
   await run.unwind();
   assertEquals(done, ["x", "a", "b", "unb", "unx"]);
+});
+
+Deno.test("a command that a signal ended when its work was done is undone", async () => {
+  const file = Deno.makeTempFileSync();
+  const run = new PlanRun(new Runner({ say: () => {} }));
+  const step: Step = {
+    slot: "file",
+    do: { argv: ["sh", "-c", `echo done > ${file}; kill -TERM $$`] },
+    undo: [{ argv: ["rm", file] }],
+  };
+  await assertRejects(() => run.run([step]), StepError, "ended by SIGTERM");
+  assertEquals(Deno.readTextFileSync(file), "done\n");
+  assertEquals(await run.unwind(), []);
+  assertThrows(() => Deno.statSync(file), Deno.errors.NotFound);
 });
 
 Deno.test("undoing goes on after a failure and tells all of them", async () => {

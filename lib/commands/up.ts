@@ -15,14 +15,16 @@ import {
 } from "../quick_facts.ts";
 import { hooksOf } from "../quick_hooks.ts";
 import { type Facts, type Job, type Plan, planUp } from "../quick_plan.ts";
-import { PlanRun, Runner, StepError } from "../quick_run.ts";
+import { PlanRun, Runner, StepError, undoAll } from "../quick_run.ts";
 import {
+  handOver,
   ownNamespace,
+  type QuickState,
   readState,
   removeState,
   writeState,
 } from "../quick_state.ts";
-import { formatPlan } from "../quick_step.ts";
+import { formatPlan, undoCommands } from "../quick_step.ts";
 import { closeSockets, openSockets } from "../socket.ts";
 import { cString, ERRNO, libc, SysError } from "../sys/libc.ts";
 import { inNetns, isNetns } from "../sys/netns.ts";
@@ -38,6 +40,7 @@ import {
   type ResolvedPeers,
   resolvePeers,
   sendNames,
+  throwProblems,
   withSignals,
 } from "./quick_file.ts";
 import { deviceArguments } from "./run.ts";
@@ -49,7 +52,7 @@ export async function runCommand(ctx: CommandContext): Promise<number> {
   const isDryRun = ctx.options["dry-run"] === true;
   const netns = namespaceOption(ctx, "netns");
   const socketNetns = namespaceOption(ctx, "socket-netns");
-  if (!isDryRun) await assertAbsent(name, netns);
+  if (!isDryRun) await assertAbsent(name, netns, ctx);
   const peers = await resolvePeers(path, config, ctx);
   if (!isDryRun) {
     within(
@@ -219,8 +222,16 @@ class Up {
   }
 }
 
-/** @throws CliError that says what is there, and what to do about it */
-async function assertAbsent(name: string, netns?: string): Promise<void> {
+/**
+ * Undoes what is left of an interface whose daemon was killed.
+ *
+ * @throws CliError that says what is there, and what to do about it
+ */
+async function assertAbsent(
+  name: string,
+  netns: string | undefined,
+  ctx: CommandContext,
+): Promise<void> {
   const state = readState(name);
   const isOurs = state?.namespace === ownNamespace();
   const exists = linkExists(name, isOurs ? state.netns : netns);
@@ -236,20 +247,24 @@ async function assertAbsent(name: string, netns?: string): Promise<void> {
   if (exists && state.complete) {
     throw new CliError(`${name} exists already; wgd down ${name} removes it`);
   }
+  // Its daemon has ended, and took the interface with it, but for what is left.
+  if (state.complete) return await undoRest(state, ctx);
   const left = state.steps.filter(({ slot, linked }) =>
     exists || !(linked || slot === "interface")
   );
-  if (state.complete && left.length === 0) {
-    removeState(name); // its daemon has ended, and all went with it
-    return;
-  }
   const what = left.map(({ slot }) => slot).join(", ") || "nothing yet";
-  const why = state.complete
-    ? "the interface is gone, but not all that was set for it"
-    : "an earlier wgd up was killed, or is still at work";
   throw new CliError(
-    `${name} is half up: ${why} (${what}); wgd down ${name} removes it`,
+    `${name} is half up: an earlier wgd up was killed, or is still at work ` +
+      `(${what}); wgd down ${name} removes it`,
   );
+}
+
+async function undoRest(state: QuickState, ctx: CommandContext): Promise<void> {
+  const steps = handOver(state).filter(({ slot }) => slot !== "interface");
+  const runner = new Runner({ say: ctx.err, netns: state.netns });
+  const problems = await undoAll(runner, undoCommands(steps));
+  throwProblems(`what is left of ${state.name} could not be undone`, problems);
+  removeState(state.name);
 }
 
 async function remedy(name: string): Promise<string> {

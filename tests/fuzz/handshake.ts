@@ -336,6 +336,8 @@ export class HandshakeTarget implements Target {
       counter,
       [typeof inner === "string" ? inner : TAKEN],
     );
+    // Refused for its nonce or for its content: either is right.
+    if (typeof inner === "string" && expected.length > 1) return "-";
     const index = new DataView(message.buffer).getUint32(4, true);
     if (!scene.knowsIndex(index)) {
       return this.#deliver(scene, message, source, ["rx_unknown_index"]);
