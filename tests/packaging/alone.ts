@@ -28,8 +28,18 @@ const PROGRAMS = [
 /** The other end of many tests: WGD_WIREGUARD_GO, or the installed one. */
 const PEER = "/usr/bin/wireguard-go";
 const DEVICES = ["null", "zero", "full", "random", "urandom", "net/tun"];
-/** Users and names of services, for tcpdump, setpriv and the resolver. */
-const TABLES = ["passwd", "group", "hosts", "protocols", "services"]
+/**
+ * Users, for tcpdump and setpriv; names of services; and what the C library's
+ * resolver is told: host.conf, that a name in hosts may have several addresses.
+ */
+const TABLES = [
+  "passwd",
+  "group",
+  "protocols",
+  "services",
+  "hosts",
+  "host.conf",
+]
   .map((name) => `/etc/${name}`);
 /** The C library opens them by name, where it has not their code itself. */
 const RESOLVERS = ["libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2"];
