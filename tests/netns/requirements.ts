@@ -49,7 +49,7 @@ export function findProgram(name: string): string | undefined {
 }
 
 /** Whether groups cannot be changed, as in a user namespace of an ordinary user. */
-function inUserNamespace(): boolean {
+export function inUserNamespace(): boolean {
   return Deno.readTextFileSync("/proc/self/setgroups").trim() === "deny";
 }
 

@@ -11,6 +11,7 @@
 import { fileURLToPath } from "node:url";
 import {
   findProgram,
+  inUserNamespace,
   missing,
   wireguardGoCommand,
 } from "../netns/requirements.ts";
@@ -97,6 +98,11 @@ function lacks(files: readonly string[]): string | undefined {
   if (!exists(program)) return "needs WGD_PROGRAM, an executable";
   if (!exists(suite)) {
     return "needs WGD_SUITE, made by deno task compile --suite";
+  }
+  const isLinux = Deno.build.os === "linux";
+  if (isLinux && (Deno.uid() !== 0 || inUserNamespace())) {
+    return "needs root, and not a user namespace's, which may not mount a /sys " +
+      "in each network namespace";
   }
   return missing([...MAKERS, ...NEEDED, "find", "sed"]);
 }
