@@ -95,6 +95,7 @@ Deno.test("compile refuses what it does not know", async () => {
       [["--target", "riscv64-unknown-linux-gnu"], /x86-64 and arm64 alone/],
       [["--form", "quickjs"], /expected executable or script/],
       [["--fast"], /unknown argument --fast/],
+      [["--suite", "--form", "script"], /--suite is an executable/],
     ] as const
   ) {
     const { code, err } = await compile([Deno.execPath()], ROOT, ...args);

@@ -6,6 +6,9 @@
  * the same byte for byte whenever and wherever they are made from one commit,
  * and get a file with their SHA-256 beside them.
  *
+ * `--suite` makes another executable: the namespace tests, the programs that
+ * they start, and the demo, which then run without Deno and the checkout.
+ *
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
@@ -25,6 +28,38 @@ const PLACES = [
 const PACKAGED = ["default", "hold", "openrc", "openwrt", "systemd"];
 const COMMIT_DIGITS = 12;
 
+/** What a file is made from. */
+interface Contents {
+  /** The file's name begins with it. */
+  readonly name: string;
+  /** The module that it runs, and those that are loaded by their paths. */
+  readonly main: string;
+  readonly modules: () => string[];
+  readonly bundling: readonly string[];
+  readonly permissions: readonly string[];
+}
+
+const WGD: Contents = {
+  name: "wgd",
+  main: "cli.ts",
+  modules: () => ["lib/worker.ts"],
+  bundling: ["--minify"],
+  permissions: [V8_FLAGS, ...PERMISSIONS],
+};
+
+const SUITE: Contents = {
+  name: "wgd-suite",
+  main: "tests/suite/main.ts",
+  modules: () => [
+    ...[...Deno.readDirSync(`${ROOT}tests/netns`)]
+      .map(({ name }) => `tests/netns/${name}`).sort(),
+    ...["tools/demo.ts", "tools/demo_peer.ts"],
+  ],
+  bundling: [],
+  // It is a test tool: reads /proc and /sys, sets its environment.
+  permissions: ["--allow-all"],
+};
+
 /** Deno's names of the targets, and ours, which are uname's. */
 const ARCHITECTURES: Readonly<Record<string, string>> = {
   "x86_64-unknown-linux-gnu": "x86_64",
@@ -32,13 +67,15 @@ const ARCHITECTURES: Readonly<Record<string, string>> = {
 };
 
 const USAGE = `usage: deno task compile [--target TARGET] [--form FORM]
-         [--output FILE] [--deno FILE]
+         [--output FILE] [--deno FILE] [--suite]
 
   --target  ${Object.keys(ARCHITECTURES).join(" or ")}
   --form    executable (default), by deno compile; or script, which carries a
             stock deno and extracts it on its first run
-  --output  default: dist/wgd-linux-ARCHITECTURE, with .run for a script
+  --output  default: dist/wgd-linux-ARCHITECTURE, with .run for a script, or
+            dist/wgd-suite-linux-ARCHITECTURE
   --deno    the deno that a script carries; default: this one
+  --suite   the namespace tests and the demo, in place of wgd
 
 DENORT_BIN names the base of an executable where Deno cannot download it.
 WGD_COMMIT names the commit where there is no git.
@@ -50,6 +87,7 @@ class CompileError extends Error {
 }
 
 interface Options {
+  readonly contents: Contents;
   readonly target: string;
   readonly form: "executable" | "script";
   readonly output: string;
@@ -63,6 +101,7 @@ function parseOptions(args: readonly string[]): Options {
   };
   const parsed = parseArgs([...args], {
     string: ["target", "form", "output", "deno"],
+    boolean: ["suite"],
     unknown: (arg) => wrong(`unknown argument ${arg}`),
   });
   const target = parsed.target ?? `${Deno.build.arch}-unknown-linux-gnu`;
@@ -72,6 +111,8 @@ function parseOptions(args: readonly string[]): Options {
   if (form !== "executable" && form !== "script") {
     return wrong(`--form ${form}: expected executable or script`);
   }
+  const contents = parsed.suite ? SUITE : WGD;
+  if (parsed.suite && form === "script") wrong("--suite is an executable");
   const suffix = form === "script" ? ".run" : "";
   const deno = parsed.deno ?? Deno.execPath();
   if (
@@ -82,10 +123,12 @@ function parseOptions(args: readonly string[]): Options {
       `--form script --target ${target} needs --deno: deno for that target`,
     );
   }
+  const name = `${contents.name}-linux-${architecture}${suffix}`;
   return {
+    contents,
     target,
     form,
-    output: parsed.output ?? `${ROOT}dist/wgd-linux-${architecture}${suffix}`,
+    output: parsed.output ?? `${ROOT}dist/${name}`,
     deno,
   };
 }
@@ -131,19 +174,22 @@ function replaceOnce(directory: string, from: string, to: string): void {
 }
 
 /**
- * Bundles the program into `directory`: cli.js, lib/worker.js, what they share
- * or load when a command needs it at the directory's top, and packaging/.
+ * Bundles the program into `directory`: each module at its place, and what they
+ * share or load when a command needs it at the directory's top. For wgd that is
+ * cli.js and lib/worker.js; and packaging/ beside them.
  */
-function bundle(directory: string): void {
+function bundle(directory: string, contents: Contents): void {
+  const { main, modules, bundling } = contents;
   run(
     Deno.execPath(),
-    ...["bundle", "--quiet", "--frozen", "--minify", "--code-splitting"],
-    ...["--outdir", directory, "cli.ts", "lib/worker.ts"],
+    ...["bundle", "--quiet", "--frozen", "--code-splitting", ...bundling],
+    ...["--outdir", directory, main, ...modules()],
   );
+  replaceOnce(directory, COMMIT_MARK, commitOf());
+  if (contents !== WGD) return;
   for (const { source, bundled } of PLACES) {
     replaceOnce(directory, source, bundled);
   }
-  replaceOnce(directory, COMMIT_MARK, commitOf());
   Deno.mkdirSync(`${directory}/packaging`);
   const packaged = PACKAGED.map((name) => `packaging/${name}`);
   run("cp", "-R", ...packaged, `${directory}/packaging`);
@@ -158,13 +204,17 @@ function filesOf(directory: string, under = ""): string[] {
   );
 }
 
-function compile(directory: string, { target, output }: Options): void {
+function compile(
+  directory: string,
+  { contents, target, output }: Options,
+): void {
   const base = Deno.env.get("DENORT_BIN");
   if (base) assertTarget(base, target);
   const files = filesOf(directory);
   // Deno writes the files' times into the executable.
   for (const name of files) Deno.utimeSync(`${directory}/${name}`, 0, 0);
-  const includes = files.filter((name) => name !== "cli.js")
+  const main = contents.main.replace(/\.ts$/, ".js");
+  const includes = files.filter((name) => name !== main)
     .flatMap((name) => ["--include", `${directory}/${name}`]);
   run(
     Deno.execPath(),
@@ -173,10 +223,9 @@ function compile(directory: string, { target, output }: Options): void {
     ...["compile", "--quiet", "--no-code-cache", "--no-check"],
     ...["--no-config", "--no-lock", "--no-remote", "--no-npm", "--no-prompt"],
     ...UNSTABLE,
-    V8_FLAGS,
-    ...PERMISSIONS,
+    ...contents.permissions,
     ...includes,
-    ...["--target", target, "--output", output, `${directory}/cli.js`],
+    ...["--target", target, "--output", output, `${directory}/${main}`],
   );
 }
 
@@ -223,7 +272,7 @@ async function main(args: readonly string[]): Promise<void> {
   await Deno.remove(stage, { recursive: true }).catch((error) => {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
   });
-  bundle(stage);
+  bundle(stage, options.contents);
   if (form === "script") {
     await writeScript({ bundle: stage, deno: options.deno, output });
   } else compile(stage, options);

@@ -50,7 +50,8 @@ class Interrupted extends Error {
   }
 }
 
-async function main(args: readonly string[]): Promise<number> {
+/** Runs the demo. @returns its exit status */
+export async function main(args: readonly string[]): Promise<number> {
   const report = new Report();
   if (args.includes("--help")) {
     report.text(USAGE);
@@ -129,6 +130,7 @@ async function demonstrate(
 
 /** There is no network inside a namespace to fetch a daemon's packages from. */
 async function fetchPackages(signal: AbortSignal): Promise<void> {
+  if (Deno.build.standalone) return; // which has them
   const [, args] = ownCommand([]);
   const config = args[args.indexOf("--config") + 1];
   const modules = ["../cli.ts", "../lib/worker.ts", "./demo_peer.ts"];

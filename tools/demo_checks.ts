@@ -190,8 +190,11 @@ async function userNamespaceProblem(): Promise<string | null> {
 
 /** Command line of the demo itself. */
 function demoCommand(args: readonly string[]): string[] {
+  const program = Deno.execPath();
+  // The suite's file; see tools/modules.ts.
+  if (Deno.build.standalone) return [program, "demo", ...args];
   const entry = fileURLToPath(new URL("./demo.ts", import.meta.url));
-  return [Deno.execPath(), "run", "-A", entry, ...args];
+  return [program, "run", "-A", entry, ...args];
 }
 
 function quote(word: string): string {

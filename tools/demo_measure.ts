@@ -4,7 +4,6 @@
  *
  * @module
  */
-import { fileURLToPath } from "node:url";
 import {
   type Commands,
   complaint,
@@ -16,6 +15,7 @@ import {
 } from "./demo_process.ts";
 import { type ProbeResult, READY, type ReceiveResult } from "./demo_peer.ts";
 import type { Side, Stage } from "./demo_stage.ts";
+import { moduleCommand } from "./modules.ts";
 
 /** Round trips. */
 export interface Pings {
@@ -202,16 +202,7 @@ export class Meter {
 
 /** Command line that runs tools/demo_peer.ts. */
 function peerCommand(...args: string[]): string[] {
-  return denoCommand(new URL("./demo_peer.ts", import.meta.url), args);
-}
-
-/** Command line that runs a module of this checkout with this Deno. */
-export function denoCommand(module: URL, args: readonly string[]): string[] {
-  const config = fileURLToPath(new URL("../deno.json", import.meta.url));
-  return [
-    ...[Deno.execPath(), "run", "--quiet", "--allow-all", "--config", config],
-    ...[fileURLToPath(module), ...args],
-  ];
+  return moduleCommand("tools/demo_peer.ts", args);
 }
 
 function ownResult<T>(output: Output): T {

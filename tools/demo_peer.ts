@@ -110,7 +110,7 @@ async function send(
   while (performance.now() < endMs) await connection.write(buffer);
 }
 
-async function main(args: readonly string[]): Promise<void> {
+async function act(args: readonly string[]): Promise<void> {
   const [what, address, portText, numberText] = args;
   const port = Number(portText);
   if (what === "echo") await echo(address, port);
@@ -120,13 +120,16 @@ async function main(args: readonly string[]): Promise<void> {
   else throw new Error(`${what}: expected echo, probe, receive or send`);
 }
 
-if (import.meta.main) {
+/** Does what the arguments say. @returns its exit status */
+export async function main(args: readonly string[]): Promise<number> {
   try {
-    await main(Deno.args);
-    Deno.exit(0);
+    await act(args);
+    return 0;
   } catch (error) {
     const text = error instanceof Error ? error.message : String(error);
     Deno.stderr.writeSync(new TextEncoder().encode(`${text}\n`));
-    Deno.exit(1);
+    return 1;
   }
 }
+
+if (import.meta.main) Deno.exit(await main(Deno.args));

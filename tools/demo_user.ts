@@ -6,8 +6,8 @@
  * @module
  */
 import { UNSHARE_OPTIONS } from "./demo_checks.ts";
-import { denoCommand } from "./demo_measure.ts";
 import { complaint, DemoError, run } from "./demo_process.ts";
+import { moduleCommand } from "./modules.ts";
 
 /** Argument that tells the demo that it is inside. */
 export const INSIDE = "--inside-user-namespace";
@@ -23,7 +23,7 @@ export async function runInside(
   args: readonly string[],
   stop: (kill: (signal: Deno.Signal) => void) => void,
 ): Promise<number> {
-  const demo = denoCommand(new URL("./demo.ts", import.meta.url), args);
+  const demo = moduleCommand("tools/demo.ts", args);
   const [program, ...rest] = ["unshare", ...UNSHARE_OPTIONS, ...demo, INSIDE];
   const child = new Deno.Command(program, { args: rest, stdin: "null" })
     .spawn();

@@ -230,8 +230,9 @@ async function runClient(
   Deno.exit();
 }
 
-if (import.meta.main) {
-  const [mode, seconds, seed, v4, v6] = Deno.args;
+/** Runs it with the arguments above. */
+export async function main(args: readonly string[]): Promise<void> {
+  const [mode, seconds, seed, v4, v6] = args;
   if (mode === "server") await serve();
   else {
     await runClient(
@@ -240,3 +241,5 @@ if (import.meta.main) {
     );
   }
 }
+
+if (import.meta.main) await main(Deno.args);

@@ -2,22 +2,21 @@
  * What the namespace tests need of the machine. A test that lacks something is
  * skipped, and says what is missing and how to get it.
  */
-import { fileURLToPath } from "node:url";
-
-const root = fileURLToPath(new URL("../../", import.meta.url));
+import { moduleCommand as commandOf } from "../../tools/modules.ts";
 
 /** Debian packages of the programs that are not everywhere. */
 const PACKAGES: Readonly<Record<string, string>> = {
-  chroot: "coreutils",
   ethtool: "ethtool",
   find: "findutils",
   ip: "iproute2",
   iperf3: "iperf3",
   ldd: "libc-bin",
+  mount: "mount",
   nft: "nftables",
   nstat: "iproute2",
   perl: "perl",
   ping: "iputils-ping",
+  "pivot_root": "util-linux",
   setpriv: "util-linux",
   taskset: "util-linux",
   ss: "iproute2",
@@ -25,6 +24,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   sysctl: "procps",
   tcpdump: "tcpdump",
   timeout: "coreutils",
+  umount: "mount",
   unshare: "util-linux",
   wg: "wireguard-tools",
   "wg-quick": "wireguard-tools",
@@ -49,7 +49,7 @@ export function findProgram(name: string): string | undefined {
 }
 
 /** Whether groups cannot be changed, as in a user namespace of an ordinary user. */
-function inUserNamespace(): boolean {
+export function inUserNamespace(): boolean {
   return Deno.readTextFileSync("/proc/self/setgroups").trim() === "deny";
 }
 
@@ -81,9 +81,7 @@ export function missing(programs: readonly string[]): string | undefined {
 export function wgdCommand(): string[] {
   const program = Deno.env.get("WGD_PROGRAM");
   if (program) return [program];
-  const config = `${root}deno.json`;
-  const options = ["run", "--quiet", "--allow-all", "--config", config];
-  return [Deno.execPath(), ...options, `${root}cli.ts`];
+  return commandOf("cli.ts", []);
 }
 
 /** Why wgd cannot be run with this option; undefined: it can. */
@@ -113,12 +111,5 @@ export function otherCommand(
 
 /** Command line that runs a module of this directory. */
 export function moduleCommand(name: string, ...args: string[]): string[] {
-  const config = `${root}deno.json`;
-  const options = ["run", "--quiet", "--allow-all", "--config", config];
-  return [
-    Deno.execPath(),
-    ...options,
-    fileURLToPath(new URL(name, import.meta.url)),
-    ...args,
-  ];
+  return commandOf(`tests/netns/${name}`, args);
 }

@@ -1,61 +1,27 @@
 /**
  * The executable on a machine that has nothing else: a root directory made from
- * nothing, with glibc, the programs that `wgd up` calls, /dev/net/tun and a
- * /proc of its own. No Deno, no node, no checkout and no file of this system's
- * can be opened in there, since no path leads out. Needs the executable in
- * WGD_PROGRAM, as .ci/run gives it.
+ * nothing (bare_root.ts), with glibc and the programs that `wgd up` calls. No
+ * Deno, no node, no checkout and no file of this system's can be opened in
+ * there. Needs the executable in WGD_PROGRAM, as .ci/run gives it. The namespace
+ * tests run in such a root by alone.ts.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { VERSION } from "../../lib/version.ts";
 import { labTest } from "../netns/harness.ts";
 import type { Lab } from "../netns/lab.ts";
 import { run } from "../netns/process.ts";
-import { findProgram } from "../netns/requirements.ts";
 import { generateKeys, INNER, OUTER, PORT } from "../netns/tunnel.ts";
+import { bareRootCommand, MAKERS, NEEDED, programFiles } from "./bare_root.ts";
 
 const program = Deno.env.get("WGD_PROGRAM") ?? "";
-/** What `wgd up` calls, and what the script below does. */
-const PROGRAMS = ["ip", "nft", "sysctl", "ping", "find", "sort"];
+/** What `wgd up` calls, what the script below does, and what a root needs. */
+const PROGRAMS = [
+  ...["ip", "nft", "sysctl", "ping", "find", "sort"],
+  ...NEEDED,
+];
 const TIMEOUT_S = 90;
 /** Reached by the default route alone. */
 const FAR = "198.51.100.1";
-
-/**
- * Makes the root in $1 and runs $3 in it. The process namespace is new, so that
- * /proc shows no process whose root is another one.
- */
-const ENTER = `set -eu
-root=$1 wgd=$2 script=$3 configuration=$4
-shift 4
-mount -t tmpfs -o mode=755 none "$root"
-copy() { # FROM TO
-  mkdir -p "$root\${2%/*}"
-  cp -L "$1" "$root$2"
-}
-libraries() { # FILE
-  ldd "$1" | sed -nE 's:^.* => (/[^ ]+) .*:\\1:p; s:^\\s+(/[^ ]+) \\(.*:\\1:p'
-}
-copy "$wgd" /usr/bin/wgd
-for file; do copy "$file" "$file"; done
-for file in "$wgd" "$@"; do
-  for library in $(libraries "$file"); do
-    [ -e "$root$library" ] || copy "$library" "$library"
-  done
-done
-copy "$script" /script
-copy "$configuration" "/etc/wireguard/\${configuration##*/}"
-mkdir -p "$root/proc" "$root/tmp" "$root/run" "$root/var" "$root/dev/net"
-ln -s /run "$root/var/run"
-mount -t proc proc "$root/proc"
-for device in null net/tun; do
-  : > "$root/dev/$device"
-  mount --bind "/dev/$device" "$root/dev/$device"
-done
-unset HOME DENO_DIR XDG_CACHE_HOME STATE_DIRECTORY WGD_PROGRAM
-export PATH=/usr/bin:/usr/sbin:/bin:/sbin
-cd "$root"
-exec chroot "$root" /bin/sh /script
-`;
 
 /** Each part's output, stderr too, and its exit status. */
 const script = (name: string): string =>
@@ -143,7 +109,7 @@ Endpoint = ${OUTER.v4.b}:${PORT.b}
 labTest(
   "the executable alone, with glibc and ip, nft and sysctl: a tunnel from up to down",
   {
-    programs: ["nft", "sysctl", "unshare", "chroot", "ldd", "find"],
+    programs: ["nft", "sysctl", "find", ...MAKERS],
     skip: lacks(),
   },
   async (lab) => {
@@ -151,15 +117,21 @@ labTest(
     const configuration = await makeFarEnd(lab, name);
     const root = `${lab.directory}/root`;
     Deno.mkdirSync(root);
-    const paths = [
-      "/bin/sh",
-      ...PROGRAMS.map((each) => findProgram(each) ?? each),
-    ];
-    const { code, stdout, stderr } = await lab.a.attempt([
-      ...["unshare", "--mount", "--pid", "--fork", "--kill-child=KILL"],
-      ...["sh", "-c", ENTER, "sh", root, program, lab.file(script(name))],
-      ...[configuration, ...paths],
-    ], { timeoutS: TIMEOUT_S });
+    const programs = programFiles(PROGRAMS);
+    const configured = `/etc/wireguard/${name}.conf`;
+    const { code, stdout, stderr } = await lab.a.attempt(
+      bareRootCommand({
+        directory: root,
+        devices: ["null", "net/tun"],
+        files: {
+          ...programs,
+          "/usr/bin/wgd": program,
+          [configured]: configuration,
+        },
+        script: lab.file(script(name)),
+      }),
+      { timeoutS: TIMEOUT_S },
+    );
     assertEquals([code, stderr], [0, ""], stdout);
     const parts = partsOf(stdout);
     const out = (title: string, status = 0): string => {
@@ -179,10 +151,10 @@ labTest(
       [
         "/dev/net/tun",
         "/dev/null",
-        `/etc/wireguard/${name}.conf`,
+        configured,
         "/script",
         "/usr/bin/wgd",
-        ...paths,
+        ...Object.keys(programs),
       ].sort(),
     );
 
