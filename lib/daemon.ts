@@ -7,13 +7,16 @@
  */
 import { fileURLToPath } from "node:url";
 import { notify } from "./notify.ts";
-import { libc } from "./sys/libc.ts";
+import { statDescriptor, systemNames } from "./sys/files.ts";
+import { check, cString, libc } from "./sys/libc.ts";
 
 /** Environment of a daemon that shall report; see {@link reportReady}. */
 const DAEMON_ENV = "WGD_DAEMON";
 /** Path of the script that carries this program; see tools/sfx.sh. */
 const LAUNCHER_ENV = "WGD_LAUNCHER";
 const READY = "ready\n";
+const STDERR = 2;
+const O_WRONLY_CLOEXEC = 0x80001;
 
 /** Command line that starts this program again with other arguments. */
 export function ownCommand(args: readonly string[]): [string, string[]] {
@@ -94,8 +97,35 @@ export function leaveSession(): void {
   Deno.chdir("/");
 }
 
-/** Tells who started the daemon that it serves, and lets go of its pipe. */
-export function reportReady(): void {
+/** Tells who started the daemon that it serves, and lets go of its pipes. */
+export function reportReady(env: (name: string) => string | undefined): void {
+  if (isWaitedFor(env)) leaveStderr();
   Deno.stdout.writeSync(new TextEncoder().encode(READY));
   Deno.stdout.close();
+}
+
+/**
+ * Whether somebody may wait for the end of stderr, as `$(wgd up wg0 2>&1)` and
+ * ssh do. Who sets LOG_LEVEL wants to read on, as with wireguard-go; and the
+ * journal reads from a socket.
+ */
+function isWaitedFor(env: (name: string) => string | undefined): boolean {
+  if (env("LOG_LEVEL")) return false;
+  const stat = statDescriptor(STDERR);
+  return stat?.isPipe === true ||
+    (stat?.isSocket === true && !env("JOURNAL_STREAM"));
+}
+
+/** Puts /dev/null in its place, and in that of the copies that Deno has of it. */
+function leaveStderr(): void {
+  const c = libc();
+  const path = "/dev/null";
+  const empty = check(c.open(cString(path), O_WRONLY_CLOEXEC, 0), path);
+  const stderr = statDescriptor(STDERR);
+  for (const name of systemNames("/proc/self/fd")) {
+    const stat = statDescriptor(Number(name));
+    if (stat === undefined || stat.inode !== stderr?.inode) continue;
+    if (stat.mode === stderr.mode) check(c.dup2(empty, Number(name)), "dup2");
+  }
+  c.close(empty);
 }

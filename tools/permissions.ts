@@ -18,6 +18,7 @@
 
 /** Variables that wgd reads; `*` stands for any end. A test compares with lib/. */
 export const VARIABLES: readonly string[] = [
+  "JOURNAL_STREAM",
   "LOG_LEVEL",
   "NO_COLOR",
   "NOTIFY_SOCKET",

@@ -128,7 +128,7 @@ async function serve(
       report(error);
     }
   }, START_OVER_MS);
-  if (daemon) reportReady();
+  if (daemon) reportReady(ctx.env);
   else tell("READY=1", report);
   const reason = await Promise.race([device.ended, stopped.promise]);
   log.verbose(`ending: ${reason}`);

@@ -42,7 +42,11 @@ const OWN_COMMANDS: readonly Command[] = [
       "deleted, and when its socket is.",
     ],
     environment: [
-      { name: "LOG_LEVEL", summary: "verbose, error (default) or silent" },
+      {
+        name: "LOG_LEVEL",
+        summary: "verbose, error (default) or silent; if set, the daemon " +
+          "writes to a pipe that is its stderr",
+      },
       { name: "WG_TUN_FD", summary: "descriptor of an open TUN" },
       { name: "WG_UAPI_FD", summary: "descriptor of a listening socket" },
       {

@@ -31,7 +31,7 @@ const REJECT_AFTER_TIME_S = 180;
 const KICK_S = 25;
 /** Environment of the old daemon that the new one gets. */
 const VARIABLES =
-  /^(LOG_LEVEL|NOTIFY_SOCKET|WATCHDOG_USEC|STATE_DIRECTORY|WG_ENDPOINT_\w+)$/;
+  /^(LOG_LEVEL|JOURNAL_STREAM|NOTIFY_SOCKET|WATCHDOG_USEC|STATE_DIRECTORY|WG_ENDPOINT_\w+)$/;
 
 /** Runs `wgd upgrade`. */
 export async function runCommand(ctx: CommandContext): Promise<number> {

@@ -18,6 +18,8 @@ const STATX_MODE_AT = 28;
 const STATX_INODE_AT = 32;
 const S_IFMT = 0xf000;
 const S_IFREG = 0x8000;
+const S_IFIFO = 0x1000;
+const S_IFSOCK = 0xc000;
 const SEEK_CUR = 1;
 const PATH_BYTES = 4096;
 const CHUNK_BYTES = 64 * 1024;
@@ -34,6 +36,8 @@ export interface SystemStat {
   readonly inode: number;
   readonly mode: number;
   readonly isFile: boolean;
+  readonly isPipe: boolean;
+  readonly isSocket: boolean;
 }
 
 /** What a system file holds. */
@@ -65,7 +69,7 @@ export function readSystemFile(path: string): SystemFile {
       at += chunk.length;
       chunk.fill(0); // it may be a key
     }
-    return { bytes, stat: statOf(fd, "", AT_EMPTY_PATH), isSeekable };
+    return { bytes, stat: statDescriptor(fd), isSeekable };
   } finally {
     c.close(fd);
   }
@@ -76,6 +80,11 @@ export function readSystemLink(path: string): string {
   const buffer = new Uint8Array(PATH_BYTES);
   const length = libc().readlink(cString(path), buffer, buffer.length);
   return new TextDecoder().decode(buffer.subarray(0, check(length, path)));
+}
+
+/** What is known of an open file; undefined where the call is not there. */
+export function statDescriptor(fd: number): SystemStat | undefined {
+  return statOf(fd, "", AT_EMPTY_PATH);
 }
 
 /** What is known of a file; undefined where it, or the call, is not there. */
@@ -105,6 +114,8 @@ function statOf(
     inode: Number(view.getBigUint64(STATX_INODE_AT, true)),
     mode,
     isFile: (mode & S_IFMT) === S_IFREG,
+    isPipe: (mode & S_IFMT) === S_IFIFO,
+    isSocket: (mode & S_IFMT) === S_IFSOCK,
   };
 }
 

@@ -7,7 +7,7 @@ import { Daemon, exists, socketPath } from "./daemon.ts";
 import { labTest } from "./harness.ts";
 import type { Lab, Namespace } from "./lab.ts";
 import { delay, Process, run, until } from "./process.ts";
-import { wgdCommand } from "./requirements.ts";
+import { findProgram, wgdCommand } from "./requirements.ts";
 import { assertPings } from "./traffic.ts";
 import { generateKeys, INNER, Tunnel } from "./tunnel.ts";
 
@@ -63,7 +63,7 @@ labTest(
   async (lab) => {
     for (const words of [[], ["run"]]) {
       const name = await lab.interfaceName();
-      // The daemon keeps stderr, as wireguard-go does; stdout it lets go of.
+      // The daemon keeps a file that is its stderr; pipes it lets go of.
       const script = `"$@" 2>${lab.directory}/log`;
       await lab.a.run([
         "sh",
@@ -87,6 +87,35 @@ labTest(
       );
       assert(!exists(socketPath(name)));
       assertEquals(Deno.readTextFileSync(`${lab.directory}/log`), "");
+    }
+  },
+);
+
+labTest(
+  "who reads what wgd says to its end does not wait for the daemon's, unless LOG_LEVEL is set",
+  ALONE,
+  async (lab) => {
+    const programs = findProgram("wireguard-go") === undefined
+      ? [wgdCommand()]
+      : [wgdCommand(), ["wireguard-go"]];
+    for (const program of programs) {
+      const read = async (
+        env: Record<string, string>,
+        timeoutS: number,
+      ): Promise<number> => {
+        const name = await lab.interfaceName();
+        const script = 'said=$("$@" 2>&1)';
+        const { code } = await lab.a.attempt(
+          ["sh", "-c", script, "sh", ...program, name],
+          { env, timeoutS },
+        );
+        // wireguard-go may have got the signal of timeout(1), too.
+        await lab.a.attempt(["ip", "link", "delete", "dev", name]);
+        return code;
+      };
+      const what = program.join(" ");
+      assertEquals(await read({}, 30), 0, what);
+      assertEquals(await read({ LOG_LEVEL: "error" }, 5), 124, what);
     }
   },
 );
