@@ -185,7 +185,8 @@ export class DeviceSockets implements SocketSettings {
   #isLoop(destination: Uint8Array, source: Uint8Array): boolean {
     const index = this.#interfaceIndex();
     if (index === 0 || !this.#routes.isLocal(source)) return false;
-    return this.#routes.leavesBy(destination, source, this.#fwmark) === index;
+    const from = source.length === destination.length ? source : undefined;
+    return this.#routes.leavesBy(destination, from, this.#fwmark) === index;
   }
 
   #tellLoop(destination: Uint8Array): void {
@@ -270,13 +271,17 @@ export class DeviceSockets implements SocketSettings {
   async setListenPort(port: number): Promise<void> {
     if (port === this.#port && port !== 0) return;
     this.#refuseAbandoned("listen port");
-    if (this.#i32[HEADER.UP] === 0) {
-      this.#port = port;
-      // The link may be up already, and only the port before was in use.
-      return await this.followLink();
-    }
-    await this.#inTurn(() => this.#replaceSockets(this.#openSockets(port)));
-    this.#attached.clearSources();
+    // The link may go down before it is this change's turn.
+    await this.#inTurn(async () => {
+      if (this.#closing) return;
+      if (this.#i32[HEADER.UP] === 0) {
+        this.#port = port;
+        // It may be up already, and only the port before was in use.
+        return await this.#takeLinkState();
+      }
+      await this.#replaceSockets(this.#openSockets(port));
+      this.#attached.clearSources();
+    });
   }
 
   /** See {@link SocketSettings}. */

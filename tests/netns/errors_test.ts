@@ -156,3 +156,31 @@ for (const udp of ["batched", "plain"]) {
     },
   );
 }
+
+labTest(
+  "a port that changes while the link goes down and up is opened once",
+  {},
+  async (lab) => {
+    const tunnel = await Tunnel.make(lab);
+    const { a } = tunnel;
+    for (let port = 4000; port < 4040; port++) {
+      const link = async (): Promise<void> => {
+        await lab.a.ip("link", "set", a.name, "down");
+        await lab.a.ip("link", "set", a.name, "up");
+      };
+      const ports = [port + 100, port + 200, port];
+      await Promise.all([
+        link(),
+        ...ports.map((it) => a.set("listen-port", String(it))),
+      ]);
+    }
+    await a.set("listen-port", "4444");
+    assertEquals(a.process.said, "");
+    await lab.connect(lab.a, a.name, `${INNER.a.v6}/64`);
+    await assertPings(lab.a, INNER.b.v4);
+    const bound = await lab.a.run(["ss", "-ulnH"]);
+    // One for both families, or one for each.
+    assertEquals([...bound.matchAll(/:(?!4444\b)\d+ /g)].length, 0, bound);
+    assertMatch(bound, /:4444\b/);
+  },
+);
