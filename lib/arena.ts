@@ -113,6 +113,8 @@ export const HEADER = {
   CONTROL_SLEEPS: 128,
   /** Control waits on this word with Atomics.waitAsync. */
   CONTROL_WAKE: 144,
+  /** 1: outbound met a message of ours, sent to the address behind (lib/routes). */
+  CAME_BACK: 160,
   /** Queues of mailboxes: 64 words each (lib/queueing). */
   COMMANDS_QUEUE: 192,
   OUTBOUND_EVENTS_QUEUE: 256,

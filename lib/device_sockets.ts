@@ -35,6 +35,8 @@ import { setCarrier, tunName } from "./tun.ts";
 import type { SocketSettings } from "./uapi_device.ts";
 
 const SWITCH_TIMEOUT_MS = 2_000;
+/** When the link is up and its sockets could not be opened: after so long again. */
+const LINK_RETRY_MS = 1_000;
 /** A routing loop is told of at most this often. */
 const LOOP_TOLD_MS = 10_000;
 const FLOOD_TOLD_MS = 60_000;
@@ -70,6 +72,8 @@ export class DeviceSockets implements SocketSettings {
   readonly #routes: Routes;
   readonly #answers: RouteAnswers;
   #loopToldMs = -Infinity;
+  #linkTold: string | undefined;
+  #linkRetry: ReturnType<typeof setTimeout> | undefined;
   /** What the sockets' filter was made for; none: they have no filter. */
   #floodLevels: FloodLevels | undefined;
   #floodToldMs = -Infinity;
@@ -136,7 +140,7 @@ export class DeviceSockets implements SocketSettings {
   /** Part of control's turn. @returns whether there is more to do now */
   step(): boolean {
     if (Atomics.exchange(this.#i32, HEADER.LINK_CHANGED, 0) === 1) {
-      this.followLink().catch((error) => this.#o.log.error(error.message));
+      this.#linkChanged();
     }
     if (Atomics.exchange(this.#i32, HEADER.ROUTES_CHANGED, 0) === 1) {
       this.#sources?.changed();
@@ -185,7 +189,8 @@ export class DeviceSockets implements SocketSettings {
   #isLoop(destination: Uint8Array, source: Uint8Array): boolean {
     const index = this.#interfaceIndex();
     if (index === 0 || !this.#routes.isLocal(source)) return false;
-    return this.#routes.leavesBy(destination, source, this.#fwmark) === index;
+    const from = source.length === destination.length ? source : undefined;
+    return this.#routes.leavesBy(destination, from, this.#fwmark) === index;
   }
 
   #tellLoop(destination: Uint8Array): void {
@@ -203,8 +208,24 @@ export class DeviceSockets implements SocketSettings {
     return this.#sources?.sleepMs(bootMs()) ?? Infinity;
   }
 
+  #linkChanged(): void {
+    this.followLink().then(
+      () => this.#linkTold = undefined,
+      (error: Error) => this.#linkFailed(error.message),
+    );
+  }
+
+  /** As a rule another program has the port: it is told of once. */
+  #linkFailed(reason: string): void {
+    if (reason !== this.#linkTold) this.#o.log.error(reason);
+    this.#linkTold = reason;
+    if (this.#closing) return;
+    this.#linkRetry = setTimeout(() => this.#linkChanged(), LINK_RETRY_MS);
+  }
+
   /** Takes up the link's state, one change at a time. */
   followLink(): Promise<void> {
+    clearTimeout(this.#linkRetry);
     return this.#inTurn(() => this.#takeLinkState());
   }
 
@@ -270,13 +291,17 @@ export class DeviceSockets implements SocketSettings {
   async setListenPort(port: number): Promise<void> {
     if (port === this.#port && port !== 0) return;
     this.#refuseAbandoned("listen port");
-    if (this.#i32[HEADER.UP] === 0) {
-      this.#port = port;
-      // The link may be up already, and only the port before was in use.
-      return await this.followLink();
-    }
-    await this.#inTurn(() => this.#replaceSockets(this.#openSockets(port)));
-    this.#attached.clearSources();
+    // The link may go down before it is this change's turn.
+    await this.#inTurn(async () => {
+      if (this.#closing) return;
+      if (this.#i32[HEADER.UP] === 0) {
+        this.#port = port;
+        // It may be up already, and only the port before was in use.
+        return await this.#takeLinkState();
+      }
+      await this.#replaceSockets(this.#openSockets(port));
+      this.#attached.clearSources();
+    });
   }
 
   /** See {@link SocketSettings}. */
@@ -349,6 +374,7 @@ export class DeviceSockets implements SocketSettings {
   /** Called first at the end: nothing is followed any more. */
   stop(): void {
     this.#closing = true;
+    clearTimeout(this.#linkRetry);
     this.#sources?.close();
   }
 

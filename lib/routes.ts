@@ -15,6 +15,8 @@ import {
   ROUTE_ANSWERS,
 } from "./arena.ts";
 import { bug } from "./assert.ts";
+import { DATA, MESSAGE_DATA } from "./messages.ts";
+import { ENDPOINT, KEYPAIR, PEER } from "./records.ts";
 
 /** What is asked. */
 export const ROUTE_MTU = 1;
@@ -89,47 +91,95 @@ export class RouteQuestions {
     return value === 0 ? NO_MTU : value;
   }
 
-  /** Whether the IP packet at `at` is a datagram of ours that came back. */
-  isLoop(at: number, length: number): boolean {
+  /**
+   * Whether the IP packet at `at` is a datagram of ours that came back and would
+   * do so again, once `peer` has it: a peer may well be reached through another
+   * one of the same interface, but not each through the other.
+   */
+  isLoop(at: number, length: number, peer: number): boolean {
     return this.#isFromOurPort(at, length) &&
-      this.#ask(ROUTE_LOOP, at) === LOOP_YES;
+      this.#ask(ROUTE_LOOP, at, peer) === LOOP_YES;
   }
 
   #isFromOurPort(at: number, length: number): boolean {
+    const udp = this.#udp(at, length);
+    return udp !== 0 &&
+      this.#be16(at + udp) === this.#i32[HEADER.LISTEN_PORT];
+  }
+
+  /**
+   * Whether the IP packet at `at`, which would go to `peer`, is a data message
+   * of ours to that very peer: nobody else sends with this index. So it is
+   * known wherever the interface is, and whoever has translated its addresses.
+   */
+  cameBack(at: number, length: number, peer: number): boolean {
+    const udp = this.#udp(at, length);
+    const message = at + udp + UDP_HEADER;
+    if (
+      udp === 0 || udp + UDP_HEADER + DATA.end > length ||
+      this.#u8[message] !== MESSAGE_DATA
+    ) return false;
+    const index = this.#le32(message + DATA.receiver);
+    const ours = this.#hasIndex(peer + PEER.CURRENT, index) ||
+      this.#hasIndex(peer + PEER.PREVIOUS, index);
+    if (!ours || Atomics.load(this.#i32, HEADER.CAME_BACK) === 1) return ours;
+    this.#copyAddresses(at, HEADER.ROUTE_LOOKUP);
+    for (let w = 0; w < ADDRESS_WORDS; w++) {
+      this.#i32[HEADER.CAME_BACK + 1 + w] = this.#i32[HEADER.ROUTE_LOOKUP + w];
+    }
+    Atomics.store(this.#i32, HEADER.CAME_BACK, 1);
+    this.#wakeControl();
+    return true;
+  }
+
+  #hasIndex(slot: number, index: number): boolean {
+    const keypair = this.#i32[slot];
+    return keypair !== 0 &&
+      this.#i32[this.#arena.keypair(keypair) + KEYPAIR.REMOTE_INDEX] === index;
+  }
+
+  /** Place of the UDP header in an IP packet; 0: it has none. */
+  #udp(at: number, length: number): number {
     const u8 = this.#u8;
     let udp: number;
     if (u8[at] >> 4 === 4) {
-      if (u8[at + IPV4_PROTOCOL] !== PROTOCOL_UDP) return false;
-      if ((this.#be16(at + IPV4_FRAGMENT) & IPV4_OFFSET_MASK) !== 0) {
-        return false;
-      }
+      if (u8[at + IPV4_PROTOCOL] !== PROTOCOL_UDP) return 0;
+      if ((this.#be16(at + IPV4_FRAGMENT) & IPV4_OFFSET_MASK) !== 0) return 0;
       udp = (u8[at] & 15) * 4;
     } else {
       udp = IPV6_HEADER;
       const next = u8[at + IPV6_NEXT_HEADER];
       if (next === FRAGMENT) {
         const here = at + IPV6_HEADER;
-        if (u8[here] !== PROTOCOL_UDP) return false;
-        if ((this.#be16(here + 2) & FRAGMENT_OFFSET_MASK) !== 0) return false;
+        if (u8[here] !== PROTOCOL_UDP) return 0;
+        if ((this.#be16(here + 2) & FRAGMENT_OFFSET_MASK) !== 0) return 0;
         udp += FRAGMENT_HEADER;
-      } else if (next !== PROTOCOL_UDP) return false;
+      } else if (next !== PROTOCOL_UDP) return 0;
     }
-    return udp + UDP_HEADER <= length &&
-      this.#be16(at + udp) === this.#i32[HEADER.LISTEN_PORT];
+    return udp + UDP_HEADER <= length ? udp : 0;
+  }
+
+  #le32(at: number): number {
+    const u8 = this.#u8;
+    return u8[at] | (u8[at + 1] << 8) | (u8[at + 2] << 16) | (u8[at + 3] << 24);
   }
 
   #be16(at: number): number {
     return (this.#u8[at] << 8) | this.#u8[at + 1];
   }
 
-  /** The answer, or 0: it is not known yet, and asked for if nothing else is. */
-  #ask(kind: number, at: number): number {
+  /**
+   * The answer about the packet's destination, or where `peer` is; 0: it is not
+   * known yet, and asked for if nothing else is.
+   */
+  #ask(kind: number, at: number, peer = 0): number {
     const i32 = this.#i32;
     const asked = HEADER.ROUTE_ASKED;
     if (Atomics.load(i32, asked) === 0) {
       // Where the question goes, if it comes to that.
       const destination = asked + ASKED_DESTINATION;
       this.#copyAddresses(at, destination);
+      if (peer !== 0) this.#copyEndpoint(peer, destination);
       const value = this.#known(kind, destination);
       if (value !== 0) return value;
       // Few questions, however many destinations there are.
@@ -140,7 +190,16 @@ export class RouteQuestions {
       return 0;
     }
     this.#copyAddresses(at, HEADER.ROUTE_LOOKUP);
+    if (peer !== 0) this.#copyEndpoint(peer, HEADER.ROUTE_LOOKUP);
     return this.#known(kind, HEADER.ROUTE_LOOKUP);
+  }
+
+  /** Torn only while the peer roams: then a question is in vain. */
+  #copyEndpoint(peer: number, to: number): void {
+    const from = peer + PEER.ENDPOINT + ENDPOINT.ADDRESS;
+    for (let w = 0; w < ADDRESS_WORDS; w++) {
+      this.#i32[to + w] = this.#i32[from + w];
+    }
   }
 
   /** Copies destination and source of the packet, IPv4 as `::ffff:a.b.c.d`. */
@@ -201,6 +260,11 @@ export class RouteAnswers {
   /** Answers what is asked. @returns the destination of a loop, if it is one */
   step(): Uint8Array | undefined {
     const i32 = this.#i32;
+    if (Atomics.load(i32, HEADER.CAME_BACK) === 1) {
+      const destination = this.#address(HEADER.CAME_BACK + 1);
+      Atomics.store(i32, HEADER.CAME_BACK, 0);
+      return destination;
+    }
     const asked = HEADER.ROUTE_ASKED;
     const kind = Atomics.load(i32, asked);
     if (kind === 0) return undefined;

@@ -285,7 +285,10 @@ export class Outbound {
     if (!this.#hasEndpoint(peerWord)) {
       return this.#refuse(slot, length, COUNT.tx_no_endpoint);
     }
-    if (this.#routes.isLoop(at, length)) {
+    if (
+      this.#routes.isLoop(at, length, peerWord) ||
+      this.#routes.cameBack(at, length, peerWord)
+    ) {
       return this.#staged.drop(slot, COUNT.tx_routing_loop);
     }
     if (!this.#finishOffload(at, length)) {

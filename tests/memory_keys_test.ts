@@ -112,22 +112,47 @@ Deno.test("a removed peer leaves no key, preshared and static products included"
   closeAll(a, b);
 });
 
-Deno.test("ephemeral keys and chaining keys are gone once a handshake is done or given up", () => {
+/** Secrets of the handshake that a device is in. */
+function handshakeKeys(device: MemoryDevice, peer: number): Uint8Array[] {
+  const { arena } = device;
+  const at = arena.session(arena.i32[arena.peer(peer) + PEER.SESSION]);
+  return [SESSION.EPHEMERAL_PRIVATE, SESSION.CHAINING_KEY].map((word) =>
+    bytes(device, at + word)
+  );
+}
+
+Deno.test("ephemeral keys and chaining keys are gone once their handshake is done", () => {
+  const pair = makePair({ limits: LIMITS });
+  const { a, b, peerOfA, peerOfB, network } = pair;
+  network.wire = (datagram) => datagram.bytes[0] === RESPONSE ? [] : [datagram];
+  sendAtoB(pair);
+  const keys = handshakeKeys(a, peerOfA);
+  assertThere(a, keys);
+  const response = network.log.find(({ bytes }) => bytes[0] === RESPONSE);
+  assert(response !== undefined);
+  network.wire = (datagram) => [datagram];
+  network.inject(response);
+  network.settle();
+  assert(!slotEmpty(a, peerOfA, PEER.CURRENT), "this very handshake");
+  assertGone(a, keys, "of the initiator");
+  const zeros = new Uint8Array(KEY_BYTES);
+  assertEquals(handshakeKeys(b, peerOfB), [zeros, zeros]);
+  closeAll(a, b);
+});
+
+Deno.test("ephemeral keys and chaining keys are gone once their handshake is given up", () => {
   const pair = makePair({ limits: LIMITS });
   const { a, b, peerOfA, network } = pair;
   network.wire = () => [];
   sendAtoB(pair);
-  const at = a.arena.session(
-    a.arena.i32[a.arena.peer(peerOfA) + PEER.SESSION],
-  );
-  const keys = [SESSION.EPHEMERAL_PRIVATE, SESSION.CHAINING_KEY].map((word) =>
-    bytes(a, at + word)
-  );
-  assertThere(a, keys);
-  network.wire = (datagram) => [datagram];
-  network.advance(6_000);
-  exchange(pair);
-  assertGone(a, keys, "after the handshake");
+  const first = handshakeKeys(a, peerOfA);
+  network.advance(85_000, 1_000);
+  const last = handshakeKeys(a, peerOfA);
+  assertThere(a, last);
+  assertGone(a, first, "of the first try");
+  // REJECT_AFTER_TIME times three after the last one.
+  network.advance(640_000, 5_000);
+  assertGone(a, last, "of the last try");
   closeAll(a, b);
 });
 

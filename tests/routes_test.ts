@@ -1,6 +1,7 @@
 /** What outbound asks about routes: MTUs for padding, loops. */
 import { assert, assertEquals } from "@std/assert";
 import { HEADER } from "../lib/arena.ts";
+import { fillEndpoint } from "../lib/endpoint.ts";
 import { formatIp } from "../lib/ip.ts";
 import {
   NO_MTU,
@@ -8,6 +9,7 @@ import {
   RouteQuestions,
   type RouteSource,
 } from "../lib/routes.ts";
+import { PEER } from "../lib/records.ts";
 import { arena, be16, IN, OUT } from "./packet_helpers.ts";
 import {
   closeAll,
@@ -20,6 +22,12 @@ import {
 
 const PORT = 51820;
 const { u8 } = arena;
+const peer = arena.peer(1);
+
+/** Where that peer is. */
+function placePeer(address: Uint8Array): void {
+  fillEndpoint(arena, peer + PEER.ENDPOINT, address, 1, 0);
+}
 
 /** A system whose routes are told, and that keeps what it was asked. */
 class FakeRoutes implements RouteSource {
@@ -122,30 +130,48 @@ Deno.test("a datagram from our port is a loop if its route leads into the interf
     const { routes, questions, answers } = setUp();
     const text = v4 ? "10.0.0.1 10.0.0.2" : "fd00::1 fd00::2";
     routes.loops.add(text);
+    placePeer(v4 ? new Uint8Array([10, 0, 0, 2]) : B6);
     const packet = udp(v4, PORT);
     const place = at(packet);
     questions.start(1);
-    assertEquals(questions.isLoop(place, packet.length), false, "not known");
+    assertEquals(
+      questions.isLoop(place, packet.length, peer),
+      false,
+      "not known",
+    );
     assertEquals(
       formatIp(answers.step() ?? new Uint8Array(4)),
       text.split(" ")[1],
     );
-    assertEquals(questions.isLoop(place, packet.length), true);
+    assertEquals(questions.isLoop(place, packet.length, peer), true);
     assertEquals(routes.asked, [`loop ${text}`]);
     // An MTU of the same destination is another question.
     questions.start(2);
     assertEquals(questions.mtu(place), NO_MTU);
     assertEquals(answers.step(), undefined);
-    assertEquals(questions.isLoop(place, packet.length), true);
+    assertEquals(questions.isLoop(place, packet.length, peer), true);
     answers.forget();
     routes.loops.clear();
     questions.start(3);
-    assertEquals(questions.isLoop(place, packet.length), false);
+    assertEquals(questions.isLoop(place, packet.length, peer), false);
     assertEquals(answers.step(), undefined);
     questions.start(4);
-    assertEquals(questions.isLoop(place, packet.length), false);
+    assertEquals(questions.isLoop(place, packet.length, peer), false);
     assertEquals(routes.asked.length, 3);
   }
+});
+
+Deno.test("a datagram from our port may go to a peer that is reached by another way", () => {
+  const { routes, questions, answers } = setUp();
+  routes.loops.add("10.0.0.1 10.0.0.2");
+  placePeer(new Uint8Array([192, 0, 2, 7]));
+  const packet = udp(true, PORT);
+  for (let ms = 1; ms <= 2; ms++) {
+    questions.start(ms);
+    assertEquals(questions.isLoop(at(packet), packet.length, peer), false);
+    assertEquals(answers.step(), undefined);
+  }
+  assertEquals(routes.asked, ["loop 10.0.0.1 192.0.2.7"]);
 });
 
 Deno.test("nobody is asked about other packets", () => {
@@ -163,7 +189,7 @@ Deno.test("nobody is asked about other packets", () => {
   for (const packet of packets) {
     questions.start(packets.indexOf(packet));
     u8.fill(0, OUT, OUT + 200);
-    assertEquals(questions.isLoop(at(packet), packet.length), false);
+    assertEquals(questions.isLoop(at(packet), packet.length, peer), false);
     answers.step();
   }
   assertEquals(routes.asked, []);
@@ -178,7 +204,7 @@ Deno.test("the first fragment of IPv6 is looked into, others are not", () => {
     be16(packet, 42, offset);
     be16(packet, 48, PORT);
     questions.start(1);
-    questions.isLoop(at(packet), packet.length);
+    questions.isLoop(at(packet), packet.length, peer);
     answers.step();
     assertEquals(routes.asked.length, expected);
   }
@@ -221,7 +247,8 @@ Deno.test("our own datagrams that come back are dropped and counted", () => {
   const { network, a, b } = pair;
   a.arena.i32[HEADER.LISTEN_PORT] = PORT;
   const routes = new FakeRoutes();
-  routes.loops.add(`${INNER_A} ${INNER_B}`);
+  const [endpoint] = b.address.split(":");
+  routes.loops.add(`${INNER_A} ${endpoint}`);
   const answers = new RouteAnswers(a.arena, routes);
   const looped = ipv4Packet(INNER_A, INNER_B);
   looped[9] = 17;
@@ -234,5 +261,42 @@ Deno.test("our own datagrams that come back are dropped and counted", () => {
   }
   assertEquals(network.log.length, 1, "one, until it was known");
   assertEquals(a.counters(), { tx_routing_loop: 4 });
+  closeAll(a, b);
+});
+
+Deno.test("a message of ours that would go to the same peer again is dropped, from whatever port", () => {
+  const pair = connectedPair();
+  const { network, a, b } = pair;
+  const answers = new RouteAnswers(a.arena, new FakeRoutes());
+  const send = (packet: Uint8Array): Uint8Array | undefined => {
+    network.log.length = 0;
+    a.toSend.push(packet);
+    network.settle();
+    return network.log.find(({ from }) => from === a.address)?.bytes;
+  };
+  /** As it comes back with other addresses and another port. */
+  const wrapped = (message: Uint8Array): Uint8Array => {
+    const packet = ipv4Packet(INNER_A, INNER_B, 28 + message.length);
+    packet[9] = 17;
+    be16(packet, 20, 1234);
+    packet.set(message, 28);
+    return packet;
+  };
+  const message = send(ipv4Packet(INNER_A, INNER_B));
+  assert(message !== undefined);
+  assertEquals(send(wrapped(message)), undefined);
+  assertEquals(formatIp(answers.step() ?? new Uint8Array(4)), INNER_B);
+  assertEquals(answers.step(), undefined, "told once");
+  assertEquals(send(wrapped(message)), undefined);
+  assertEquals(a.counters(), { tx_routing_loop: 2 });
+  // Other messages pass: of another index, of another type, or cut off.
+  const other = message.slice();
+  other[4] ^= 1;
+  const handshake = message.slice();
+  handshake[0] = 1;
+  for (const bytes of [other, handshake, message.slice(0, 12)]) {
+    assert(send(wrapped(bytes)) !== undefined);
+  }
+  assertEquals(a.counters(), { tx_routing_loop: 2 });
   closeAll(a, b);
 });

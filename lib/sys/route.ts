@@ -57,7 +57,7 @@ export class Routes implements SourceRoutes {
   /** See {@link SourceRoutes.leavesBy}. */
   leavesBy(
     destination: Uint8Array,
-    source: Uint8Array,
+    source: Uint8Array | undefined,
     fwmark: number,
   ): number | undefined {
     const { error, body } = this.#ask(destination, [

@@ -358,23 +358,35 @@ labTest(
 
 // ---- disks, clocks, ends ---------------------------------------------------
 
+/** A disk of 64 KiB that is full, for what daemons write. */
+const FULL_DISK = `mount -t tmpfs -o size=64k none "$0" || exit 9
+dd if=/dev/zero of="$0/fill" bs=4k 2>/dev/null
+echo x > "$0/more" 2>/dev/null && exit 9
+exec "$@" 2>>"$0/log"`;
+
 labTest(
-  "a full disk for the log stops nothing",
-  {},
+  "a full disk for log and state stops nothing, and the log goes on when there is room",
+  { programs: ["unshare"] },
   async (lab) => {
     const tunnel = await Tunnel.make(lab);
     await tunnel.a.process[Symbol.asyncDispose]();
     const name = await lab.interfaceName();
-    const script = 'exec "$@" 2>/dev/full';
+    const disk = `${lab.directory}/disk`;
+    Deno.mkdirSync(disk);
     const process = lab.a.spawn(
-      ["sh", "-c", script, "sh", ...wgdCommand(), "run", "-f", name],
-      { LOG_LEVEL: "verbose", STATE_DIRECTORY: "/dev/full/state" },
+      [
+        ...["unshare", "-m", "sh", "-c", FULL_DISK, disk],
+        ...[...wgdCommand(), "run", "-f", name],
+      ],
+      { LOG_LEVEL: "verbose", STATE_DIRECTORY: disk },
     );
     await until(
       "an answer",
-      async () =>
-        exists(socketPath(name)) &&
-        (await lab.a.attempt(["wg", "show", name])).code === 0,
+      async () => {
+        assertEquals(process.status, undefined);
+        return exists(socketPath(name)) &&
+          (await lab.a.attempt(["wg", "show", name])).code === 0;
+      },
       20_000,
     );
     await lab.a.run([
@@ -385,6 +397,13 @@ labTest(
     ]);
     await lab.connect(lab.a, name, `${INNER.a.v4}/24`);
     await assertPings(lab.a, INNER.b.v4);
+    const seen = `/proc/${process.pid}/root${disk}`;
+    const read = (file: string): string =>
+      exists(`${seen}/${file}`) ? Deno.readTextFileSync(`${seen}/${file}`) : "";
+    assertEquals([read("log"), read(`${name}.timestamp`)], ["", ""]);
+    Deno.removeSync(`${seen}/fill`);
+    await lab.a.ip("link", "set", name, "down");
+    await until("a line", () => /interface down/.test(read("log")));
     process.signal("SIGTERM");
     assertEquals((await process.ended()).code, 0);
   },

@@ -236,6 +236,28 @@ labTest(
 );
 
 labTest(
+  "64 clients of UAPI are served at a time, and the next one in its turn",
+  ALONE,
+  async (lab) => {
+    const daemon = await lab.a.daemon("wgd");
+    const path = socketPath(daemon.name);
+    const clients: Deno.UnixConn[] = [];
+    for (let i = 0; i < 64; i++) {
+      const client = await Deno.connect({ transport: "unix", path });
+      await client.write(new TextEncoder().encode("set=1\n"));
+      clients.push(client);
+    }
+    const show = lab.a.argv(["wg", "show", daemon.name]);
+    const TIMED_OUT = 124;
+    assertEquals((await attempt(show, { timeoutS: 2 })).code, TIMED_OUT);
+    clients.pop()?.close();
+    assertEquals((await attempt(show, { timeoutS: 10 })).code, 0);
+    for (const client of clients) client.close();
+    await daemon.show("dump");
+  },
+);
+
+labTest(
   "a private key that is replaced or unset is on no locked page any more",
   ALONE,
   async (lab) => {

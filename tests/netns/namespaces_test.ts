@@ -3,7 +3,12 @@
  * of it is given back (kernel: netns.sh's last part; reference §6, §8).
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { type Daemon, exists, socketPath } from "./daemon.ts";
+import {
+  type Daemon,
+  exists,
+  type Implementation,
+  socketPath,
+} from "./daemon.ts";
 import { labTest } from "./harness.ts";
 import { type Lab, Namespace } from "./lab.ts";
 import { attempt, delay, run, until } from "./process.ts";
@@ -39,17 +44,23 @@ async function udpPorts(namespace: Namespace): Promise<string> {
 }
 
 for (
-  const args of [[], ["--threads", "2"], ["--udp", "plain"]]
+  const [args, far] of [
+    [[], "wgd"],
+    [["--threads", "2"], "wgd"],
+    [["--udp", "plain"], "wgd"],
+    [[], "wireguard-go"],
+  ] satisfies [string[], Implementation][]
 ) {
   labTest(
     `wgd ${
       args.join(" ")
-    }: a moved interface is followed, and its sockets stay`,
-    {},
+    } to ${far}: a moved interface is followed, and its sockets stay`,
+    { programs: far === "wgd" ? [] : [far] },
     async (lab) => {
       const inside = await addNamespace(lab, "c");
       const deeper = await addNamespace(lab, "d");
       const tunnel = await Tunnel.make(lab, {
+        b: far,
         daemon: { args, env: { LOG_LEVEL: "verbose" } },
       });
       const { a } = tunnel;

@@ -21,7 +21,6 @@ for (const b of ["wgd", "wireguard-go"] satisfies Implementation[]) {
     `wgd behind NAT stays within reach of ${b} by persistent keepalives`,
     {
       joined: false,
-      slow: b !== "wgd",
       programs: ["nft", ...b === "wgd" ? [] : [b]],
     },
     async (lab) => {

@@ -3,7 +3,7 @@
  * after a failure of each of its commands, after a signal, after a kill.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { exists, socketPath } from "./daemon.ts";
+import { exists, type Implementation, socketPath } from "./daemon.ts";
 import { labTest } from "./harness.ts";
 import type { Lab } from "./lab.ts";
 import { until } from "./process.ts";
@@ -34,8 +34,11 @@ function withoutNumbers(dump: string): string {
 }
 
 /** A site whose peer and all else is behind default routes. */
-async function makeDefaultSite(lab: Lab): Promise<Site> {
-  const site = await makeSite(lab);
+async function makeDefaultSite(
+  lab: Lab,
+  far: Implementation = "wgd",
+): Promise<Site> {
+  const site = await makeSite(lab, far);
   for (const address of [FAR.outer, FAR.v4]) {
     await lab.b.ip("addr", "add", `${address}/32`, "dev", "lo");
   }
@@ -76,50 +79,55 @@ async function countOutside(lab: Lab): Promise<() => Promise<number>> {
   };
 }
 
-labTest(
-  "wgd up with default routes and a strict rp_filter: all but the tunnel's own packets goes through it, and down restores everything",
-  { programs: PROGRAMS },
-  async (lab) => {
-    const site = await makeDefaultSite(lab);
-    const { calls } = writeResolvconf(lab);
-    const path = writeEverything(lab, site);
-    const outside = await countOutside(lab);
-    await assertPings(lab.a, FAR.v4, { count: 1 });
-    await assertPings(lab.a, FAR.v6, { count: 1 });
-    const direct = await outside(); // some twice, while neighbours are looked up
-    assert(direct >= 2, "without the tunnel");
-    const before = await dump(lab);
+for (const far of ["wgd", "wireguard-go"] as const) {
+  labTest(
+    `wgd up with default routes to ${far} and a strict rp_filter: all but the tunnel's own packets goes through it, and down restores everything`,
+    { programs: [...PROGRAMS, ...far === "wgd" ? [] : [far]] },
+    async (lab) => {
+      const site = await makeDefaultSite(lab, far);
+      const { calls } = writeResolvconf(lab);
+      const path = writeEverything(lab, site);
+      const outside = await countOutside(lab);
+      await assertPings(lab.a, FAR.v4, { count: 1 });
+      await assertPings(lab.a, FAR.v6, { count: 1 });
+      const direct = await outside(); // some twice, while neighbours are looked up
+      assert(direct >= 2, "without the tunnel");
+      const before = await dump(lab);
 
-    await wgd(lab, "up", path);
-    for (const to of [FAR.v4, FAR.v6, INNER.b.v4, INNER.b.v6, "10.200.0.1"]) {
-      await assertPings(lab.a, to, { count: 1 });
-    }
-    assertEquals(await outside(), direct, "all through the tunnel");
-    const routeOf = (...to: string[]): Promise<string> =>
-      lab.a.ip("route", "get", ...to);
-    assertMatch(await routeOf("192.0.2.1"), new RegExp(` dev ${site.name} `));
-    assertMatch(await routeOf("2001:db8::9"), new RegExp(`dev ${site.name} `));
-    assertMatch(await routeOf(OUTER.v4.b), / dev va /); // the link's own
-    assertMatch(await routeOf("192.0.2.1", "mark", "51820"), / dev va /);
-    assertEquals(calls(), [`-a ${site.name} -m 0 -x`]);
+      await wgd(lab, "up", path);
+      for (const to of [FAR.v4, FAR.v6, INNER.b.v4, INNER.b.v6, "10.200.0.1"]) {
+        await assertPings(lab.a, to, { count: 1 });
+      }
+      assertEquals(await outside(), direct, "all through the tunnel");
+      const routeOf = (...to: string[]): Promise<string> =>
+        lab.a.ip("route", "get", ...to);
+      assertMatch(await routeOf("192.0.2.1"), new RegExp(` dev ${site.name} `));
+      assertMatch(
+        await routeOf("2001:db8::9"),
+        new RegExp(`dev ${site.name} `),
+      );
+      assertMatch(await routeOf(OUTER.v4.b), / dev va /); // the link's own
+      assertMatch(await routeOf("192.0.2.1", "mark", "51820"), / dev va /);
+      assertEquals(calls(), [`-a ${site.name} -m 0 -x`]);
 
-    // Nobody on the link reaches the tunnel's addresses.
-    const ping = ["ping", "-c1", "-W1", "-I", "vb", INNER.a.v4];
-    const table = ["table", "ip", `wg-quick-${site.name}`];
-    assertEquals((await lab.b.attempt(ping)).code, 1);
-    await lab.a.run(["nft", "delete", ...table]);
-    await lab.a.run(["sysctl", "-q", "net.ipv4.conf.va.rp_filter=0"]);
-    await lab.a.run(["sysctl", "-q", "net.ipv4.conf.all.rp_filter=0"]);
-    await lab.b.run(ping); // it was the rule that kept it out
-    await lab.a.run(["sysctl", "-q", "net.ipv4.conf.va.rp_filter=1"]);
-    await lab.a.run(["sysctl", "-q", "net.ipv4.conf.all.rp_filter=1"]);
+      // Nobody on the link reaches the tunnel's addresses.
+      const ping = ["ping", "-c1", "-W1", "-I", "vb", INNER.a.v4];
+      const table = ["table", "ip", `wg-quick-${site.name}`];
+      assertEquals((await lab.b.attempt(ping)).code, 1);
+      await lab.a.run(["nft", "delete", ...table]);
+      await lab.a.run(["sysctl", "-q", "net.ipv4.conf.va.rp_filter=0"]);
+      await lab.a.run(["sysctl", "-q", "net.ipv4.conf.all.rp_filter=0"]);
+      await lab.b.run(ping); // it was the rule that kept it out
+      await lab.a.run(["sysctl", "-q", "net.ipv4.conf.va.rp_filter=1"]);
+      await lab.a.run(["sysctl", "-q", "net.ipv4.conf.all.rp_filter=1"]);
 
-    await wgd(lab, "down", path); // although the table is gone already
-    assertEquals(await dump(lab), before);
-    assertEquals(calls().slice(1), [`-d ${site.name} -f`]);
-    await assertPings(lab.a, FAR.v4, { count: 1 });
-  },
-);
+      await wgd(lab, "down", path); // although the table is gone already
+      assertEquals(await dump(lab), before);
+      assertEquals(calls().slice(1), [`-d ${site.name} -f`]);
+      await assertPings(lab.a, FAR.v4, { count: 1 });
+    },
+  );
+}
 
 labTest(
   "two tunnels with default routes: each down removes its own rules, and the last one the sysctl",

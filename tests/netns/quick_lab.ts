@@ -5,6 +5,7 @@
  */
 import { wgdCommand } from "./requirements.ts";
 import type { Lab, Namespace } from "./lab.ts";
+import type { Implementation } from "./daemon.ts";
 import { attempt, type Finished, run, type RunOptions } from "./process.ts";
 import { generateKeys, INNER, type Keys, OUTER, PORT } from "./tunnel.ts";
 
@@ -15,10 +16,13 @@ export interface Site {
 }
 
 /** Makes the far side, which routes everything of the near one. */
-export async function makeSite(lab: Lab): Promise<Site> {
+export async function makeSite(
+  lab: Lab,
+  implementation: Implementation = "wgd",
+): Promise<Site> {
   const [name, far, a, b] = await Promise.all([
     lab.interfaceName(),
-    lab.b.daemon("wgd"),
+    lab.b.daemon(implementation),
     generateKeys(),
     generateKeys(),
   ]);

@@ -3,7 +3,7 @@
  * more than one way (kernel: netns.sh's last part but two; reference §6).
  */
 import { assert, assertEquals } from "@std/assert";
-import type { Daemon } from "./daemon.ts";
+import type { Daemon, Implementation } from "./daemon.ts";
 import { labTest } from "./harness.ts";
 import type { Lab } from "./lab.ts";
 import { Capture } from "./pcap.ts";
@@ -40,7 +40,19 @@ const V6: Outer = {
 const MARKED_ONLY = "table inet marks { chain out { " +
   "type filter hook output priority 0; " +
   `udp dport ${PORT.b} meta mark != 0x51 drop; }\n}\n`;
-const WAYS = [[], ["--offload", "none"], ["--threads", "2"]];
+/** Ways of wgd's, and who speaks to it. */
+const WAYS: readonly (readonly [readonly string[], Implementation])[] = [
+  [[], "wgd"],
+  [["--offload", "none"], "wgd"],
+  [["--threads", "2"], "wgd"],
+  [[], "wireguard-go"],
+];
+const FARS: readonly Implementation[] = ["wgd", "wireguard-go"];
+
+/** Programs that a far end takes. */
+function programsOf(far: Implementation): string[] {
+  return far === "wgd" ? [] : [far];
+}
 
 async function endpointOf(daemon: Daemon): Promise<string> {
   return (await daemon.peers())[0].endpoint;
@@ -77,14 +89,14 @@ async function addAddresses(lab: Lab, outer: Outer): Promise<void> {
 }
 
 for (const outer of [V4, V6]) {
-  for (const args of WAYS) {
+  for (const [args, far] of WAYS) {
     const how = ["wgd", ...args].join(" ");
 
     labTest(
-      `${how} over IP${outer.name}: whole streams are answered from the address that was spoken to`,
-      { programs: ["tcpdump", "iperf3"] },
+      `${how} over IP${outer.name}: whole streams are answered from the address that ${far} spoke to`,
+      { programs: ["tcpdump", "iperf3", ...programsOf(far)] },
       async (lab) => {
-        const options = { outer: outer.name, daemon: { args } };
+        const options = { a: far, outer: outer.name, daemon: { args } };
         const tunnel = await Tunnel.make(lab, options);
         await addAddresses(lab, outer);
         for (const address of [outer.second, outer.elsewhere]) {
@@ -108,28 +120,30 @@ for (const outer of [V4, V6]) {
     );
   }
 
-  labTest(
-    `wgd over IP${outer.name}: an address that goes away in a stream is not kept`,
-    { programs: ["tcpdump", "iperf3"] },
-    async (lab) => {
-      const tunnel = await Tunnel.make(lab, { outer: outer.name });
-      await addAddresses(lab, outer);
-      await speakTo(tunnel, outer, outer.second);
-      const before = (await tunnel.b.peers())[0].latestHandshakeS;
-      const stream = iperf(lab.b, lab.a, INNER.a.v4, ["-t", "2"]);
-      await delay(1_000);
-      const address = `${outer.second}/${outer.bits}`;
-      await lab.b.ip("addr", "del", address, "dev", "vb");
-      const { end } = await stream;
-      assert(end.sum_received.bytes > 1_000_000);
-      const first = outer === V4 ? "10.77.0.2" : "fd77::2";
-      assertEquals(
-        await endpointOf(tunnel.a),
-        `${outer.text(first)}:${PORT.b}`,
-      );
-      assertEquals((await tunnel.b.peers())[0].latestHandshakeS, before);
-    },
-  );
+  for (const far of FARS) {
+    labTest(
+      `wgd over IP${outer.name}: an address that goes away in a stream to ${far} is not kept`,
+      { programs: ["tcpdump", "iperf3", ...programsOf(far)] },
+      async (lab) => {
+        const tunnel = await Tunnel.make(lab, { a: far, outer: outer.name });
+        await addAddresses(lab, outer);
+        await speakTo(tunnel, outer, outer.second);
+        const before = (await tunnel.b.peers())[0].latestHandshakeS;
+        const stream = iperf(lab.b, lab.a, INNER.a.v4, ["-t", "2"]);
+        await delay(1_000);
+        const address = `${outer.second}/${outer.bits}`;
+        await lab.b.ip("addr", "del", address, "dev", "vb");
+        const { end } = await stream;
+        assert(end.sum_received.bytes > 1_000_000);
+        const first = outer === V4 ? "10.77.0.2" : "fd77::2";
+        assertEquals(
+          await endpointOf(tunnel.a),
+          `${outer.text(first)}:${PORT.b}`,
+        );
+        assertEquals((await tunnel.b.peers())[0].latestHandshakeS, before);
+      },
+    );
+  }
 
   labTest(
     `wgd over IP${outer.name}: port and mark forget the source, and keep the session`,
@@ -173,51 +187,53 @@ for (const outer of [V4, V6]) {
   );
 }
 
-labTest(
-  "a better route by another link forgets the source, and a worse one does not",
-  {},
-  async (lab) => {
-    const tunnel = await Tunnel.make(lab);
-    const { a, b } = lab;
-    await a.ip(
-      ...["link", "add", "va2", "type", "veth"],
-      ...["peer", "name", "vb2", "netns", b.name],
-    );
-    await lab.connect(a, "va2", "10.77.0.3/24");
-    await lab.connect(b, "vb2");
-    for (const [space, link] of [[a, "va2"], [b, "vb2"]] as const) {
-      // Both links have the same network: answers come where they may.
-      const base = `/proc/sys/net/ipv4/conf`;
-      await space.run(["sh", "-c", `echo 2 >${base}/${link}/rp_filter`]);
-      await space.run(["sh", "-c", `echo 2 >${base}/all/rp_filter`]);
-    }
-    await a.ip("route", "del", "10.77.0.0/24", "dev", "va2");
-    await a.ip("route", "del", "10.77.0.0/24", "dev", "va");
-    const network = ["10.77.0.0/24", "dev"];
-    await a.ip("route", "add", ...network, "va", "src", "10.77.0.1");
-    await a.ip(
-      ...["route", "add", ...network, "va2", "src", "10.77.0.3"],
-      ...["metric", "9"],
-    );
-    await b.ip("route", "add", "10.77.0.3", "dev", "vb2");
-    const pinger = new Pinger(a, INNER.b.v4);
-    await pinger.replies(3, 10_000);
-    const endpoints = (): Promise<string> => endpointOf(tunnel.b);
-    assertEquals(await endpoints(), `10.77.0.1:${PORT.a}`);
-    // A route to somewhere else changes nothing.
-    await a.ip("route", "add", "10.99.0.0/24", "dev", "va2");
-    await delay(600);
-    assertEquals(await endpoints(), `10.77.0.1:${PORT.a}`);
-    await a.ip(
-      ...["route", "add", "10.77.0.2/32", "dev", "va2", "src", "10.77.0.3"],
-    );
-    await until(
-      "the better way to be taken",
-      async () => await endpoints() === `10.77.0.3:${PORT.a}`,
-    );
-    await pinger.replies(3, 5_000);
-  },
-);
+for (const far of FARS) {
+  labTest(
+    `a better route to ${far} by another link forgets the source, and a worse one does not`,
+    { programs: programsOf(far) },
+    async (lab) => {
+      const tunnel = await Tunnel.make(lab, { b: far });
+      const { a, b } = lab;
+      await a.ip(
+        ...["link", "add", "va2", "type", "veth"],
+        ...["peer", "name", "vb2", "netns", b.name],
+      );
+      await lab.connect(a, "va2", "10.77.0.3/24");
+      await lab.connect(b, "vb2");
+      for (const [space, link] of [[a, "va2"], [b, "vb2"]] as const) {
+        // Both links have the same network: answers come where they may.
+        const base = `/proc/sys/net/ipv4/conf`;
+        await space.run(["sh", "-c", `echo 2 >${base}/${link}/rp_filter`]);
+        await space.run(["sh", "-c", `echo 2 >${base}/all/rp_filter`]);
+      }
+      await a.ip("route", "del", "10.77.0.0/24", "dev", "va2");
+      await a.ip("route", "del", "10.77.0.0/24", "dev", "va");
+      const network = ["10.77.0.0/24", "dev"];
+      await a.ip("route", "add", ...network, "va", "src", "10.77.0.1");
+      await a.ip(
+        ...["route", "add", ...network, "va2", "src", "10.77.0.3"],
+        ...["metric", "9"],
+      );
+      await b.ip("route", "add", "10.77.0.3", "dev", "vb2");
+      const pinger = new Pinger(a, INNER.b.v4);
+      await pinger.replies(3, 10_000);
+      const endpoints = (): Promise<string> => endpointOf(tunnel.b);
+      assertEquals(await endpoints(), `10.77.0.1:${PORT.a}`);
+      // A route to somewhere else changes nothing.
+      await a.ip("route", "add", "10.99.0.0/24", "dev", "va2");
+      await delay(600);
+      assertEquals(await endpoints(), `10.77.0.1:${PORT.a}`);
+      await a.ip(
+        ...["route", "add", "10.77.0.2/32", "dev", "va2", "src", "10.77.0.3"],
+      );
+      await until(
+        "the better way to be taken",
+        async () => await endpoints() === `10.77.0.3:${PORT.a}`,
+      );
+      await pinger.replies(3, 5_000);
+    },
+  );
+}
 
 labTest(
   "a rule for one mark alone is minded when sources are looked at",
