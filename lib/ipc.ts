@@ -85,7 +85,12 @@ export async function listenUapi(
   const watch = Deno.watchFs(UAPI_DIRECTORY);
   const removed = (async (): Promise<void> => {
     if (!own()) return;
-    for await (const _ of watch) if (!own()) return;
+    try {
+      for await (const _ of watch) if (!own()) return;
+    } catch (error) {
+      // `return` closes the watch: by then, `close` may have done both.
+      if (!(error instanceof Deno.errors.BadResource)) throw error;
+    }
     await new Promise<never>(() => {});
   })();
   return {
