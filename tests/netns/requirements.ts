@@ -13,6 +13,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   find: "findutils",
   ip: "iproute2",
   iperf3: "iperf3",
+  ldconfig: "libc-bin",
   ldd: "libc-bin",
   nft: "nftables",
   nstat: "iproute2",
