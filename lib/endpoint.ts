@@ -9,6 +9,7 @@
  */
 import type { Arena } from "./arena.ts";
 import { ENDPOINT, PEER } from "./records.ts";
+import { isUnchanged, storeWords } from "./seqlock.ts";
 
 /** Address families as Linux numbers them. */
 export const AF_UNSPEC = 0;
@@ -52,7 +53,7 @@ export function readEndpoint(
     const seq = Atomics.load(i32, lockWord);
     if ((seq & 1) !== 0) continue;
     for (let i = 0; i < ENDPOINT.WORDS; i++) i32[to + i] = i32[from + i];
-    if (Atomics.load(i32, lockWord) === seq) {
+    if (isUnchanged(i32, lockWord, seq)) {
       return (i32[to] & 0xffff) !== AF_UNSPEC;
     }
   }
@@ -82,7 +83,7 @@ export function writeEndpoint(
   const lockWord = peerWord + PEER.ENDPOINT_LOCK;
   const to = peerWord + PEER.ENDPOINT;
   const seq = lock(arena, lockWord);
-  for (let i = 0; i < ENDPOINT.WORDS; i++) i32[to + i] = i32[from + i];
+  storeWords(i32, to, from, ENDPOINT.WORDS);
   unlock(arena, lockWord, seq);
 }
 
@@ -90,8 +91,9 @@ export function writeEndpoint(
 export function clearSource(arena: Arena, peerWord: number): void {
   const lockWord = peerWord + PEER.ENDPOINT_LOCK;
   const from = peerWord + PEER.ENDPOINT + WORDS_WITHOUT_SOURCE;
+  const end = peerWord + PEER.ENDPOINT + ENDPOINT.WORDS;
   const seq = lock(arena, lockWord);
-  arena.i32.fill(0, from, from + ENDPOINT.WORDS - WORDS_WITHOUT_SOURCE);
+  for (let word = from; word < end; word++) Atomics.store(arena.i32, word, 0);
   unlock(arena, lockWord, seq);
 }
 

@@ -88,7 +88,7 @@ export async function listenUapi(
     try {
       for await (const _ of watch) if (!own()) return;
     } catch (error) {
-      // Closed below while a notice was under way.
+      // `return` closes the watch: by then, `close` may have done both.
       if (!(error instanceof Deno.errors.BadResource)) throw error;
     }
     await new Promise<never>(() => {});

@@ -17,6 +17,7 @@ import {
 import { bug } from "./assert.ts";
 import { DATA, MESSAGE_DATA } from "./messages.ts";
 import { ENDPOINT, KEYPAIR, PEER } from "./records.ts";
+import { isUnchanged, storeWords } from "./seqlock.ts";
 
 /** What is asked. */
 export const ROUTE_MTU = 1;
@@ -231,7 +232,7 @@ export class RouteQuestions {
       if (i32[entry + ENTRY.ADDRESS + w] !== i32[address + w]) return 0;
     }
     const value = i32[entry + ENTRY.VALUE];
-    return Atomics.load(i32, entry + ENTRY.SEQUENCE) === sequence ? value : 0;
+    return isUnchanged(i32, entry + ENTRY.SEQUENCE, sequence) ? value : 0;
   }
 }
 
@@ -293,7 +294,7 @@ export class RouteAnswers {
     ) {
       if (this.#i32[entry + ENTRY.KIND] === 0) continue;
       Atomics.add(this.#i32, entry + ENTRY.SEQUENCE, 1);
-      this.#i32[entry + ENTRY.KIND] = 0;
+      Atomics.store(this.#i32, entry + ENTRY.KIND, 0);
       Atomics.add(this.#i32, entry + ENTRY.SEQUENCE, 1);
     }
   }
@@ -312,11 +313,9 @@ export class RouteAnswers {
     const i32 = this.#i32;
     const entry = entryOf(this.#arena, kind, address);
     Atomics.add(i32, entry + ENTRY.SEQUENCE, 1);
-    i32[entry + ENTRY.KIND] = kind;
-    for (let w = 0; w < ADDRESS_WORDS; w++) {
-      i32[entry + ENTRY.ADDRESS + w] = i32[address + w];
-    }
-    i32[entry + ENTRY.VALUE] = value;
+    Atomics.store(i32, entry + ENTRY.KIND, kind);
+    storeWords(i32, entry + ENTRY.ADDRESS, address, ADDRESS_WORDS);
+    Atomics.store(i32, entry + ENTRY.VALUE, value);
     Atomics.add(i32, entry + ENTRY.SEQUENCE, 1);
   }
 }

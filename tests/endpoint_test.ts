@@ -12,6 +12,7 @@ import {
   writeEndpoint,
 } from "../lib/endpoint.ts";
 import { ENDPOINT, PEER } from "../lib/records.ts";
+import { StoreLog, withProxies } from "./interleaving.ts";
 
 const LIMITS = { peers: 2, allowedIpNodes: 1, sessions: 1, txSlots: 1 };
 const BLOCK = HEADER.SCRATCH_ENDPOINT;
@@ -150,7 +151,7 @@ Deno.test("readers never see half of an endpoint while another thread writes", a
   const done = new Promise<void>((resolve) => {
     worker.onmessage = (): void => resolve();
   });
-  worker.postMessage({ memory: arena.memory, limits: LIMITS, rounds: 50_000 });
+  worker.postMessage({ memory: arena.memory, limits: LIMITS, rounds: 500_000 });
   let over = false;
   void done.then(() => over = true);
   const seen = new Set<number>();
@@ -165,4 +166,38 @@ Deno.test("readers never see half of an endpoint while another thread writes", a
   }
   worker.terminate();
   assert(seen.size >= 1);
+});
+
+Deno.test("a reader sees a whole endpoint wherever a writer overtakes it", () => {
+  const log = new StoreLog();
+  withProxies(() => {
+    const { arena, peer } = newArena();
+    const recording = log.recording(arena);
+    for (const round of [1, 2]) {
+      arena.i32.fill(round, BLOCK, BLOCK + ENDPOINT.WORDS);
+      log.update(() => writeEndpoint(recording, peer, BLOCK));
+    }
+    log.update(() => clearSource(recording, peer));
+  });
+  // Some stores before one load, then, after so many loads, one before each.
+  const loadsOfCopy = ENDPOINT.WORDS + 2;
+  for (let before = 0; before <= log.length; before++) {
+    for (let at = 1; at <= 2 * loadsOfCopy; at++) {
+      const resume = at <= loadsOfCopy ? at : at + loadsOfCopy;
+      const burst = at <= loadsOfCopy ? at : at - loadsOfCopy;
+      let loads = 0;
+      const { arena, peer } = newArena();
+      const replay = log.replay(arena, () => {
+        loads++;
+        return loads === burst ? before : loads > resume ? 1 : 0;
+      });
+      withProxies(() => readEndpoint(replay.arena, peer, OTHER));
+      const words = [...arena.i32.subarray(OTHER, OTHER + ENDPOINT.WORDS)];
+      const far = words.slice(0, ENDPOINT.IFINDEX);
+      const source = words.slice(ENDPOINT.IFINDEX);
+      assert(far.every((word) => word === far[0]), `${words}`);
+      const cleared = far[0] === 2 && source.every((word) => word === 0);
+      assert(cleared || source.every((word) => word === far[0]), `${words}`);
+    }
+  }
 });

@@ -37,8 +37,27 @@ export function watchedArena(
 
 /** Calls `run` while the atomic operations work on proxies, too. */
 export function withProxies(run: () => void): void {
-  const { add, load, store } = Atomics;
+  const { add, compareExchange, load, or, store } = Atomics;
   Object.assign(Atomics, {
+    compareExchange: (
+      words: Words,
+      at: number,
+      expected: number,
+      value: number,
+    ): number => {
+      if (!proxied.has(words)) {
+        return compareExchange(words, at, expected, value);
+      }
+      const before = words[at];
+      if (before === expected) words[at] = value;
+      return before;
+    },
+    or: (words: Words, at: number, value: number): number => {
+      if (!proxied.has(words)) return or(words, at, value);
+      const before = words[at];
+      if ((before | value) !== before) words[at] = before | value;
+      return before;
+    },
     load: (words: Words, at: number): number =>
       proxied.has(words) ? words[at] : load(words, at),
     store: (words: Words, at: number, value: number): number =>
@@ -53,7 +72,7 @@ export function withProxies(run: () => void): void {
   try {
     run();
   } finally {
-    Object.assign(Atomics, { add, load, store });
+    Object.assign(Atomics, { add, compareExchange, load, or, store });
   }
 }
 

@@ -26,7 +26,6 @@ const MADV_DONTDUMP = 16;
 const MLOCK_ONFAULT = 1;
 const PROT_READ_WRITE = 3;
 const MAP_PRIVATE_ANONYMOUS = 0x22;
-const PAGE_BYTES = 4096;
 
 /** Capabilities by their numbers in Linux. */
 export const CAPABILITY = {
@@ -107,6 +106,13 @@ export function limitChildren(keep: readonly number[]): Missing {
   return missing;
 }
 
+let pageBytes = 0;
+
+/** Bytes of a page: 4096 on x86-64; arm64 has kernels with 16 and 64 KiB, too. */
+function pageSize(): number {
+  return pageBytes ||= libc().getpagesize();
+}
+
 /** Memory by its address. */
 export interface MemoryRange {
   readonly address: bigint;
@@ -114,9 +120,9 @@ export interface MemoryRange {
 }
 
 /** Leaves memory out of dumps. Its pages' bounds are the caller's. */
-export function leaveOutOfDumps({ address, bytes }: MemoryRange): Missing {
+export function leaveOutOfDumps(range: MemoryRange): Missing {
   const missing: Missing = [];
-  const pages = wholePages(address, bytes);
+  const pages = wholePages(range, pageSize());
   if (
     libc().madvise(pages.address, BigInt(pages.bytes), MADV_DONTDUMP) !== 0
   ) failed(missing, "memory stays in dumps");
@@ -124,9 +130,9 @@ export function leaveOutOfDumps({ address, bytes }: MemoryRange): Missing {
 }
 
 /** Keeps memory from being swapped out, each page once it is used. */
-export function lock({ address, bytes }: MemoryRange): Missing {
+export function lock(range: MemoryRange): Missing {
   const missing: Missing = [];
-  const pages = wholePages(address, bytes);
+  const pages = wholePages(range, pageSize());
   // Absent from C libraries before glibc 2.27.
   const { mlock2 } = libc();
   if (mlock2?.(pages.address, BigInt(pages.bytes), MLOCK_ONFAULT) !== 0) {
@@ -135,8 +141,12 @@ export function lock({ address, bytes }: MemoryRange): Missing {
   return missing;
 }
 
-function wholePages(address: bigint, bytes: number): MemoryRange {
-  const page = BigInt(PAGE_BYTES);
+/** The pages of `pageBytes` that memory lies in. */
+export function wholePages(
+  { address, bytes }: MemoryRange,
+  pageBytes: number,
+): MemoryRange {
+  const page = BigInt(pageBytes);
   const start = address / page * page;
   const end = (address + BigInt(bytes) + page - 1n) / page * page;
   return { address: start, bytes: Number(end - start) };
@@ -152,10 +162,11 @@ let secretBytes = 0;
  * @returns undefined when there is none
  */
 export function secretRoom(bytes: number): Uint8Array<ArrayBuffer> | undefined {
+  const page = pageSize();
   if (secretPage === undefined) {
     const address = libc().mmap(
       0n,
-      BigInt(PAGE_BYTES),
+      BigInt(page),
       PROT_READ_WRITE,
       MAP_PRIVATE_ANONYMOUS,
       -1,
@@ -166,13 +177,13 @@ export function secretRoom(bytes: number): Uint8Array<ArrayBuffer> | undefined {
     if (pointer === null || address === 0xffff_ffff_ffff_ffffn) {
       return undefined;
     }
-    const range = { address, bytes: PAGE_BYTES };
+    const range = { address, bytes: page };
     leaveOutOfDumps(range);
     lock(range);
-    const buffer = Deno.UnsafePointerView.getArrayBuffer(pointer, PAGE_BYTES);
+    const buffer = Deno.UnsafePointerView.getArrayBuffer(pointer, page);
     secretPage = { range, bytes: buffer };
   }
-  if (secretBytes + bytes > PAGE_BYTES) return undefined;
+  if (secretBytes + bytes > page) return undefined;
   const room = new Uint8Array(secretPage.bytes, secretBytes, bytes);
   secretBytes += bytes;
   return room;

@@ -71,6 +71,7 @@ const SYMBOLS = {
   madvise: { parameters: ["u64", "u64", "i32"], result: "i32" }, // void *, size_t, int
   mlock2: { parameters: ["u64", "u64", "u32"], result: "i32", optional: true }, // const void *, size_t, unsigned
   syscall: { parameters: ["i64", "i64", "i64", "i64"], result: "i64" }, // long, …
+  getpagesize: { parameters: [], result: "i32" },
   lseek: { parameters: ["i32", "i64", "i32"], result: "i64" }, // int, off_t, int
   readlink: { parameters: ["buffer", "buffer", "u32"], result: "i32" }, // const char *, char *, size_t
   statx: {

@@ -16,6 +16,10 @@ export interface DaemonOptions {
   readonly env?: Record<string, string>;
   /** Name of the interface; a new one unless given. */
   readonly name?: string;
+  /** Command line of wgd; the one under test unless given. */
+  readonly command?: readonly string[];
+  /** How long it may take to answer. */
+  readonly readyMs?: number;
 }
 
 /** One peer as `wg show IF dump` tells it. */
@@ -52,6 +56,7 @@ export function exists(path: string): boolean {
 export class Daemon implements AsyncDisposable {
   readonly name: string;
   readonly process: Process;
+  readonly #readyMs: number;
 
   constructor(
     readonly namespace: Namespace,
@@ -59,8 +64,10 @@ export class Daemon implements AsyncDisposable {
     options: DaemonOptions & { readonly name: string },
   ) {
     this.name = options.name;
+    this.#readyMs = options.readyMs ?? READY_MS;
+    const wgd = options.command ?? wgdCommand();
     const argv = implementation === "wgd"
-      ? [...wgdCommand(), "run", "-f", ...options.args ?? [], this.name]
+      ? [...wgd, "run", "-f", ...options.args ?? [], this.name]
       : [...otherCommand(implementation), "-f", this.name];
     this.process = new Process(namespace.argv(argv), {
       LOG_LEVEL: "error",
@@ -80,7 +87,7 @@ export class Daemon implements AsyncDisposable {
         return exists(socketPath(this.name)) &&
           (await this.attempt("show", this.name)).code === 0;
       },
-      READY_MS,
+      this.#readyMs,
     );
   }
 

@@ -10,6 +10,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   find: "findutils",
   ip: "iproute2",
   iperf3: "iperf3",
+  ldconfig: "libc-bin",
   ldd: "libc-bin",
   mount: "mount",
   nft: "nftables",

@@ -11,6 +11,8 @@ export interface TunnelOptions {
   readonly psk?: boolean;
   /** Options for wgd. */
   readonly daemon?: DaemonOptions;
+  /** Those for `a`, if it has others. */
+  readonly daemonA?: DaemonOptions;
 }
 
 /** Keys of one side. */
@@ -56,7 +58,7 @@ export class Tunnel {
   static async make(lab: Lab, options: TunnelOptions = {}): Promise<Tunnel> {
     const { a = "wgd", b = "wgd", outer = "v4", psk = false } = options;
     const [first, second, keysOfA, keysOfB, secret] = await Promise.all([
-      lab.a.daemon(a, options.daemon),
+      lab.a.daemon(a, options.daemonA ?? options.daemon),
       lab.b.daemon(b, options.daemon),
       generateKeys(),
       generateKeys(),

@@ -23,23 +23,33 @@ note() { for w; do printf '%s|' "$w"; done >&3; echo >&3; }
 for f in $STUBBED; do eval "$f() { note $f \\"\\$@\\"; }"; done
 `;
 
+/** A script of packaging/, and what is run with it. */
+export interface AshRun {
+  readonly stubs: string;
+  readonly script: string;
+  readonly line: string;
+  readonly sourced?: boolean;
+  /** Command line of wgd itself, in place of one that notes its calls. */
+  readonly wgd?: readonly string[];
+  /** What the shell is run by. */
+  readonly within?: (argv: readonly string[]) => string[];
+}
+
 /** Runs a line after a script of packaging/, under ash. */
 export async function ash(
   directory: string,
-  { stubs, script, line, sourced = true }: {
-    stubs: string;
-    script: string;
-    line: string;
-    sourced?: boolean;
-  },
+  { stubs, script, line, sourced = true, wgd, within }: AshRun,
   env: Record<string, string> = {},
 ): Promise<Outcome & { notes: string[] }> {
   const bin = `${directory}/wgd`;
   const text = Deno.readTextFileSync(`${PACKAGING}/${script}`)
-    .replaceAll("/usr/bin/wgd", bin)
-    .replaceAll("/sys/class/net", `${directory}/net`);
-  Deno.writeTextFileSync(`${directory}/script`, text);
-  Deno.writeTextFileSync(bin, FAKE_WGD, { mode: 0o755 });
+    .replaceAll("/usr/bin/wgd", bin);
+  Deno.writeTextFileSync(
+    `${directory}/script`,
+    wgd ? text : text.replaceAll("/sys/class/net", `${directory}/net`),
+  );
+  const fake = wgd ? `#!/bin/sh\nexec ${wgd.join(" ")} "$@"\n` : FAKE_WGD;
+  Deno.writeTextFileSync(bin, fake, { mode: 0o755 });
   Deno.mkdirSync(`${directory}/net`, { recursive: true });
   const program = [
     'exec 3>"$DIRECTORY/notes"',
@@ -48,7 +58,8 @@ export async function ash(
     ...sourced ? ['. "$DIRECTORY/script"'] : [],
     line,
   ].join("\n");
-  const outcome = await runProgram(["busybox", "ash", "-uc", program], {
+  const shell = ["busybox", "ash", "-uc", program];
+  const outcome = await runProgram(within ? within(shell) : shell, {
     env: { ...env, DIRECTORY: directory },
   });
   const notes = Deno.readTextFileSync(`${directory}/notes`);
