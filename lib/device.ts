@@ -241,17 +241,20 @@ export class Device {
 
   async #start(): Promise<void> {
     this.#cleanup.defer(() => this.#stopThreads());
-    await this.#threads.start({
+    const threads = this.#threads.start({
       linkFd: this.#sockets.linkFd,
       routesFd: this.#sockets.routesFd,
       plain: this.#plain,
     });
+    // What fails first is told; this is waited for below.
+    threads.catch(() => {});
     this.#runControl();
     await this.#sockets.followLink();
     this.#watchNetns();
     const server = await this.#listen();
     this.#cleanup.defer(() => server.close());
     server.removed.then(() => this.#ended.resolve("UAPI socket removed"));
+    await threads;
     if (this.#options.harden) this.#tellMissing(dropControlRights());
     this.#log.verbose("interface created");
   }

@@ -106,6 +106,7 @@ export class DeviceThreads {
     const roles: Role[] = this.#count === 2
       ? ["outbound", "inbound"]
       : ["both"];
+    const all: Promise<void>[] = [];
     for (const [i, role] of roles.entries()) {
       const options = (): LoopOptions => ({
         limits: arena.limits,
@@ -132,8 +133,9 @@ export class DeviceThreads {
       );
       this.#running++;
       this.#workers.push(ended.then(() => void this.#running--));
-      await started;
+      all.push(started);
     }
+    await Promise.all(all);
     this.#lanes.start(lanes);
   }
 

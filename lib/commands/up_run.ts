@@ -1,11 +1,10 @@
 /**
- * `wgd up FILE|IF`: an interface from a configuration file, as wg-quick(8).
- * The file is read, checked and its names looked up, and the whole plan made,
- * before anything is touched.
+ * The work of `wgd up`. The file is read, checked and its names looked up, and
+ * the whole plan made, before anything is touched.
  *
  * @module
  */
-import { startDaemon } from "../daemon.ts";
+import type { HeldDaemon } from "../daemon.ts";
 import { notify } from "../notify.ts";
 import {
   type FactsOptions,
@@ -27,25 +26,35 @@ import { cString, ERRNO, libc, SysError } from "../sys/libc.ts";
 import { inNetns, isNetns } from "../sys/netns.ts";
 import { getDevice, listDevices, setDevice } from "../uapi_client.ts";
 import { formatSet } from "../uapi_state.ts";
+import type { ConfigFile } from "./config_file.ts";
 import type { CommandContext } from "./context.ts";
 import { daemonEnded } from "./down.ts";
 import { CliError, EXIT } from "./errors.ts";
 import {
   asCliError,
-  configFileOf,
   readConfig,
   type ResolvedPeers,
   resolvePeers,
   sendNames,
   withSignals,
 } from "./quick_file.ts";
-import { deviceArguments } from "./run.ts";
 
-/** Runs `wgd up`. */
-export async function runCommand(ctx: CommandContext): Promise<number> {
-  const { path, name } = configFileOf(ctx.args[0]);
+/** What {@link runUp} is given. */
+export interface UpOptions {
+  readonly file: ConfigFile;
+  /** The daemon's command line after `run`, without the name. */
+  readonly daemonOptions: readonly string[];
+  /** The daemon; undefined: the plan is shown and not run. */
+  readonly daemon: HeldDaemon | undefined;
+}
+
+/** @returns the exit status */
+export async function runUp(
+  ctx: CommandContext,
+  { file: { path, name }, daemonOptions, daemon }: UpOptions,
+): Promise<number> {
   const config = readConfig(path, ctx);
-  const isDryRun = ctx.options["dry-run"] === true;
+  const isDryRun = daemon === undefined;
   const netns = namespaceOption(ctx, "netns");
   const socketNetns = namespaceOption(ctx, "socket-netns");
   if (!isDryRun) await assertAbsent(name, netns);
@@ -71,11 +80,10 @@ export async function runCommand(ctx: CommandContext): Promise<number> {
     throw new CliError(problems.map((text) => `${path}: ${text}`).join("\n"));
   }
   for (const text of withoutEffect(config, netns)) ctx.err(`${path}: ${text}`);
-  const daemonOptions = deviceArguments(ctx.options);
   const job: Job = { name, path, config, daemonOptions };
   const plan = planUp(job, withoutMark(facts));
   if (isDryRun) ctx.out(formatPlan([...plan.start, ...plan.rest], netns));
-  else return await new Up(ctx, job, peers, about).run(plan);
+  else return await new Up(ctx, job, peers, about, daemon).run(plan);
   return EXIT.OK;
 }
 
@@ -115,6 +123,7 @@ class Up {
   readonly #job: Job;
   readonly #peers: ResolvedPeers;
   readonly #about: FactsOptions;
+  readonly #daemon: HeldDaemon;
   readonly #runner: Runner;
   readonly #plan: PlanRun;
 
@@ -123,8 +132,10 @@ class Up {
     job: Job,
     peers: ResolvedPeers,
     about: FactsOptions,
+    daemon: HeldDaemon,
   ) {
     this.#ctx = ctx;
+    this.#daemon = daemon;
     this.#job = job;
     this.#peers = peers;
     this.#about = about;
@@ -196,7 +207,7 @@ class Up {
   }
 
   async #start(argv: readonly string[]): Promise<void> {
-    const status = await startDaemon(argv.slice(1));
+    const status = await this.#daemon.goOn();
     if (status !== 0) throw new DaemonError(argv, status);
   }
 
