@@ -9,7 +9,7 @@ import { chooseAead, type ChosenAead } from "./aead_choice.ts";
 import type { AeadChoice } from "./crypto/aead.ts";
 import type { PlainDatagrams } from "./datagrams_plain.ts";
 import type { Log } from "./log.ts";
-import { Loop, type LoopOptions, type Role } from "./loop.ts";
+import type { LoopOptions, Role } from "./loop.ts";
 import { closeDescriptor, opened } from "./sys/descriptors.ts";
 import { libc, signalEvent } from "./sys/libc.ts";
 import type { TunHandle } from "./tun.ts";
@@ -122,6 +122,8 @@ export class DeviceThreads {
         harden: this.#o.harden,
       });
       if (this.#count === 0) {
+        // Else the code of the loop is the workers' alone.
+        const { Loop } = await import("./loop.ts");
         const loop = new Loop(options(), parts.plain);
         this.#workers.push(loop.runAsync());
         continue;

@@ -6,7 +6,6 @@
  */
 import { AeadError, chooseAead } from "../aead_choice.ts";
 import type { AeadChoice } from "../crypto/aead.ts";
-import { generatePrivateKey, publicKey } from "../crypto/x25519.ts";
 import { mayGoOn, reportReady } from "../daemon.ts";
 import { type DatagramChoice, Device, type OffloadChoice } from "../device.ts";
 import { createLog, parseLogLevel } from "../log.ts";
@@ -121,7 +120,6 @@ export async function serve(
  * may go on: their outcome is known when the device asks.
  */
 function testCrypto(choice: AeadChoice = "auto"): void {
-  publicKey(generatePrivateKey());
   try {
     chooseAead(choice);
   } catch {

@@ -11,8 +11,13 @@
 
 import * as nodeCrypto from "node:crypto";
 import { Buffer } from "node:buffer";
-import { x25519 } from "@noble/curves/ed25519.js";
-import { constantTimeEqual, KEY_BYTES, randomBytes, wipe } from "./bytes.ts";
+import {
+  constantTimeEqual,
+  KEY_BYTES,
+  randomBytes,
+  secretOrNull,
+  wipe,
+} from "./bytes.ts";
 
 /** One implementation of the scalar multiplication. */
 export interface X25519 {
@@ -62,11 +67,6 @@ function importPublic(key: Uint8Array): nodeCrypto.KeyObject {
   return nodeCrypto.createPublicKey({ key: der, format: "der", type: "spki" });
 }
 
-/** The secret as an array of its own, or null if it is all zero. */
-function secretOrNull(secret: Uint8Array): Uint8Array | null {
-  return constantTimeEqual(secret, ZERO_KEY) ? null : new Uint8Array(secret);
-}
-
 /** X25519 by node:crypto. */
 export const nodeX25519: X25519 = {
   name: "node",
@@ -92,28 +92,6 @@ export const nodeX25519: X25519 = {
   },
 };
 
-/** X25519 by noble. */
-export const nobleX25519: X25519 = {
-  name: "noble",
-  publicKey(privateKey: Uint8Array): Uint8Array {
-    return x25519.getPublicKey(privateKey);
-  },
-  sharedSecret(
-    privateKey: Uint8Array,
-    publicKey: Uint8Array,
-  ): Uint8Array | null {
-    try {
-      return secretOrNull(x25519.getSharedSecret(privateKey, publicKey));
-    } catch (error) {
-      // Noble also throws for an all-zero result, and for wrong lengths.
-      if (publicKey.length !== KEY_BYTES || privateKey.length !== KEY_BYTES) {
-        throw error;
-      }
-      return null;
-    }
-  },
-};
-
 /** The two key pairs of RFC 7748 §6.1 and what they share. */
 const KNOWN = [
   "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a",
@@ -122,16 +100,6 @@ const KNOWN = [
   "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f",
   "4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742",
 ].map((text) => Buffer.from(text, "hex"));
-
-let chosen: X25519 | undefined;
-
-/** node:crypto if it gives the known answers, else noble. */
-function provider(): X25519 {
-  if (chosen === undefined) {
-    chosen = givesKnownAnswers(nodeX25519) ? nodeX25519 : nobleX25519;
-  }
-  return chosen;
-}
 
 /**
  * Whether a provider is right about keys that are known. Comparing it with noble
@@ -151,6 +119,11 @@ export function givesKnownAnswers(x25519: X25519): boolean {
     return false;
   }
 }
+
+/** node:crypto if it gives the known answers, else noble. */
+const provider: X25519 = givesKnownAnswers(nodeX25519)
+  ? nodeX25519
+  : (await import("./x25519_noble.ts")).nobleX25519;
 
 /** Clamps a private key of 32 bytes in place (RFC 7748 §5), and returns it. */
 export function clamp<T extends Uint8Array>(privateKey: T): T {
@@ -172,7 +145,7 @@ export function generatePrivateKey(
 
 /** The public key (32 bytes, fresh) of a private key of 32 bytes. */
 export function publicKey(privateKey: Uint8Array): Uint8Array {
-  return provider().publicKey(privateKey);
+  return provider.publicKey(privateKey);
 }
 
 /**
@@ -183,5 +156,5 @@ export function sharedSecret(
   privateKey: Uint8Array,
   publicKey: Uint8Array,
 ): Uint8Array | null {
-  return provider().sharedSecret(privateKey, publicKey);
+  return provider.sharedSecret(privateKey, publicKey);
 }
