@@ -127,7 +127,11 @@ export class HeldDaemon {
   /** Ends it if it has not gone on. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#held) return;
-    this.#child.kill("SIGKILL");
+    try {
+      this.#child.kill("SIGKILL");
+    } catch {
+      // It has ended by itself.
+    }
     await this.#child.status;
     await this.#child.stdin.close();
     await this.#child.stdout.cancel();
