@@ -251,10 +251,10 @@ export class Device {
     this.#runControl();
     await this.#sockets.followLink();
     this.#watchNetns();
+    await threads;
     const server = await this.#listen();
     this.#cleanup.defer(() => server.close());
     server.removed.then(() => this.#ended.resolve("UAPI socket removed"));
-    await threads;
     if (this.#options.harden) this.#tellMissing(dropControlRights());
     this.#log.verbose("interface created");
   }
