@@ -51,24 +51,40 @@ function entering(words: string[], groups: readonly string[]): string[] {
   return ["/bin/sh", "-c", ENTER, "sh", names, ...words];
 }
 
+/** What a daemon that waits is told. */
+const GO_ON = "go on\n";
+/** Values of {@link DAEMON_ENV}. */
+const [FREE, HELD] = ["1", "held"];
+
+function spawn(
+  args: readonly string[],
+  kind: string,
+  { env, groups = [] }: DaemonStart = {},
+): Deno.ChildProcess {
+  const [own, rest] = ownCommand(args);
+  const [program, ...words] = entering([own, ...rest], groups);
+  return new Deno.Command(program, {
+    args: words,
+    env: { ...env, [DAEMON_ENV]: kind },
+    stdin: kind === HELD ? "piped" : "null",
+    stdout: "piped",
+    stderr: "inherit",
+  }).spawn();
+}
+
 /**
  * Starts `wgd ARGS` in the background.
  *
  * @returns 0 once it is ready, else its exit status; it has told why on stderr
  */
-export async function startDaemon(
+export function startDaemon(
   args: readonly string[],
-  { env, groups = [] }: DaemonStart = {},
+  start?: DaemonStart,
 ): Promise<number> {
-  const [own, rest] = ownCommand(args);
-  const [program, ...words] = entering([own, ...rest], groups);
-  const child = new Deno.Command(program, {
-    args: words,
-    env: { ...env, [DAEMON_ENV]: "1" },
-    stdin: "null",
-    stdout: "piped",
-    stderr: "inherit",
-  }).spawn();
+  return ready(spawn(args, FREE, start));
+}
+
+async function ready(child: Deno.ChildProcess): Promise<number> {
   let said = "";
   const decoder = new TextDecoder();
   for await (const bytes of child.stdout) {
@@ -84,17 +100,75 @@ export async function startDaemon(
   return code === 0 ? 1 : code;
 }
 
-/** Whether this process is a daemon that {@link startDaemon} started. */
+/**
+ * A daemon that is started ahead, and loads its code while it is not yet known
+ * whether it shall run. It touches nothing before it is told to go on.
+ */
+export class HeldDaemon {
+  readonly #child: Deno.ChildProcess;
+  #held = true;
+
+  /** Starts `wgd ARGS`. */
+  constructor(args: readonly string[]) {
+    this.#child = spawn(args, HELD);
+  }
+
+  /** Lets it go on. @returns as {@link startDaemon} */
+  async goOn(): Promise<number> {
+    this.#held = false;
+    const writer = this.#child.stdin.getWriter();
+    try {
+      await writer.write(new TextEncoder().encode(GO_ON));
+      await writer.close();
+    } catch (error) {
+      // It has ended, and its exit status says how.
+      if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+    }
+    return await ready(this.#child);
+  }
+
+  /** Ends it if it has not gone on. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#held) return;
+    try {
+      this.#child.kill("SIGKILL");
+    } catch {
+      // It has ended by itself.
+    }
+    await this.#child.status;
+    await this.#child.stdin.close();
+    await this.#child.stdout.cancel();
+  }
+}
+
+let held = false;
+
+/** Whether this process is a daemon that was started here. */
 export function isDaemon(): boolean {
-  return Deno.env.get(DAEMON_ENV) === "1";
+  const kind = Deno.env.get(DAEMON_ENV);
+  return kind === FREE || kind === HELD;
 }
 
 /** Leaves the session of the terminal. Called first in a daemon. */
 export function leaveSession(): void {
+  held = Deno.env.get(DAEMON_ENV) === HELD;
   Deno.env.delete(DAEMON_ENV);
   // EPERM: we lead a session already, as under setsid(1).
   libc().setsid();
   Deno.chdir("/");
+}
+
+/**
+ * Waits until this daemon is told to go on, if it is held. Called before it
+ * touches anything.
+ *
+ * @returns whether to go on; else who started it has thought better of it
+ */
+export async function mayGoOn(): Promise<boolean> {
+  if (!held) return true;
+  const bytes = new Uint8Array(GO_ON.length);
+  const length = await Deno.stdin.read(bytes);
+  return new TextDecoder().decode(bytes.subarray(0, length ?? 0)) === GO_ON;
 }
 
 /** Tells who started the daemon that it serves, and lets go of its pipes. */

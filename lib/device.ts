@@ -241,14 +241,17 @@ export class Device {
 
   async #start(): Promise<void> {
     this.#cleanup.defer(() => this.#stopThreads());
-    await this.#threads.start({
+    const threads = this.#threads.start({
       linkFd: this.#sockets.linkFd,
       routesFd: this.#sockets.routesFd,
       plain: this.#plain,
     });
+    // What fails first is told; this is waited for below.
+    threads.catch(() => {});
     this.#runControl();
     await this.#sockets.followLink();
     this.#watchNetns();
+    await threads;
     const server = await this.#listen();
     this.#cleanup.defer(() => server.close());
     server.removed.then(() => this.#ended.resolve("UAPI socket removed"));

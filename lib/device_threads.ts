@@ -9,8 +9,8 @@ import { chooseAead, type ChosenAead } from "./aead_choice.ts";
 import type { AeadChoice } from "./crypto/aead.ts";
 import type { PlainDatagrams } from "./datagrams_plain.ts";
 import type { Log } from "./log.ts";
-import { Loop, type LoopOptions, type Role, turnsOf } from "./loop.ts";
-import { Pulse, PULSE_LOOK_MS, type PulseThread } from "./pulse.ts";
+import type { LoopOptions, Role } from "./loop.ts";
+import { Pulse, PULSE_LOOK_MS, type PulseThread, turnsOf } from "./pulse.ts";
 import { closeDescriptor, opened } from "./sys/descriptors.ts";
 import { libc, signalEvent } from "./sys/libc.ts";
 import type { TunHandle } from "./tun.ts";
@@ -109,6 +109,7 @@ export class DeviceThreads {
       ? ["outbound", "inbound"]
       : ["both"];
     const watched: PulseThread[] = [];
+    const all: Promise<void>[] = [];
     for (const [i, role] of roles.entries()) {
       const options = (): LoopOptions => ({
         limits: arena.limits,
@@ -124,6 +125,8 @@ export class DeviceThreads {
         harden: this.#o.harden,
       });
       if (this.#count === 0) {
+        // Else the code of the loop is the workers' alone.
+        const { Loop } = await import("./loop.ts");
         const loop = new Loop(options(), parts.plain);
         this.#workers.push(loop.runAsync());
         continue;
@@ -135,13 +138,14 @@ export class DeviceThreads {
       );
       this.#running++;
       this.#workers.push(life.ended.then(() => void this.#running--));
-      await life.started;
+      all.push(life.started);
       watched.push({
         name: `${role} worker`,
         turn: () => turnsOf(arena, role),
         state: () => life.state(),
       });
     }
+    await Promise.all(all);
     this.#lanes.start(lanes);
     this.#look([...watched, ...this.#lanes.pulse()]);
   }

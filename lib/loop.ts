@@ -28,6 +28,7 @@ import {
 } from "./datagrams.ts";
 import type { DatagramReceiver, DatagramSender } from "./io.ts";
 import { IndexReader } from "./peerlookup.ts";
+import { turnsWord } from "./pulse.ts";
 import { controlWaker } from "./queueing.ts";
 import { Inbound } from "./receive.ts";
 import { Outbound } from "./send.ts";
@@ -83,20 +84,6 @@ const TUN = SOCKET + HEADER.SOCKET_FD_COUNT;
 
 /** Batches before control, on the same thread, has its turn. */
 const BATCHES_A_TURN = 4;
-
-function turnsWord(role: Role): number {
-  return role === "inbound" ? HEADER.INBOUND_TURNS : HEADER.OUTBOUND_TURNS;
-}
-
-/** A loop's turns so far; undefined while it waits for work. */
-export function turnsOf(arena: Arena, role: Role): number | undefined {
-  const sleeps = role === "inbound"
-    ? HEADER.INBOUND_SLEEPS
-    : HEADER.OUTBOUND_SLEEPS;
-  return Atomics.load(arena.i32, sleeps) === 1
-    ? undefined
-    : arena.i32[turnsWord(role)];
-}
 
 /** One data thread's work. */
 export class Loop {

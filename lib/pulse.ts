@@ -9,6 +9,8 @@
  *
  * @module
  */
+import { type Arena, HEADER } from "./arena.ts";
+import type { Role } from "./loop.ts";
 
 /** How often to look: what is stuck is found within a second. */
 export const PULSE_LOOK_MS = 200;
@@ -86,4 +88,19 @@ export class Pulse {
     const share = (state.cpuMs - seen.cpuMs) / (nowMs - seen.sinceMs);
     return state.letter === "R" ? share >= CPU_SHARE_MIN : state.letter !== "D";
   }
+}
+
+/** Where a loop counts its turns. */
+export function turnsWord(role: Role): number {
+  return role === "inbound" ? HEADER.INBOUND_TURNS : HEADER.OUTBOUND_TURNS;
+}
+
+/** A loop's turns so far; undefined while it waits for work. */
+export function turnsOf(arena: Arena, role: Role): number | undefined {
+  const sleeps = role === "inbound"
+    ? HEADER.INBOUND_SLEEPS
+    : HEADER.OUTBOUND_SLEEPS;
+  return Atomics.load(arena.i32, sleeps) === 1
+    ? undefined
+    : arena.i32[turnsWord(role)];
 }

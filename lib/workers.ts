@@ -16,6 +16,7 @@ import { Waker } from "./queueing.ts";
 import { signalEvent } from "./sys/libc.ts";
 import { threadState } from "./sys/thread.ts";
 import type { LaneOptions, WorkerOptions, WorkerReport } from "./worker.ts";
+import { newWorker } from "./worker_start.ts";
 
 /** A lane that failed is not started again sooner than this after its start. */
 const LANE_RESTART_MS = 1_000;
@@ -51,10 +52,7 @@ export function startWorker(
     ended.resolve();
   };
   let thread: string | undefined;
-  const worker = new Worker(new URL("./worker.ts", import.meta.url), {
-    type: "module",
-    name: `wgd-${name}`,
-  });
+  const worker = newWorker();
   worker.onmessage = ({ data }: MessageEvent<WorkerReport>): void => {
     if (data.state === "failed") fail(data.reason);
     else if (data.state === "ready") {

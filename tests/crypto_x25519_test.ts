@@ -5,6 +5,7 @@
  * @module
  */
 
+import { Buffer } from "node:buffer";
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
   clamp,
@@ -156,4 +157,21 @@ Deno.test("generatePrivateKey clamps what the generator gives", () => {
   const fresh = generatePrivateKey();
   assertEquals(fresh.length, 32);
   assert(fresh.some((byte, i) => byte !== generatePrivateKey()[i]));
+});
+
+Deno.test("where node:crypto fails, noble does X25519", async () => {
+  const { concat } = Buffer;
+  Buffer.concat = (): never => {
+    throw new Error("broken");
+  };
+  try {
+    const again = new URL("../lib/crypto/x25519.ts?again", import.meta.url);
+    const { publicKey } = await import(again.href);
+    assertEquals(
+      publicKey(Uint8Array.fromHex(ALICE.private)).toHex(),
+      ALICE.public,
+    );
+  } finally {
+    Buffer.concat = concat;
+  }
 });

@@ -4,9 +4,14 @@ import { Arena, HEADER } from "../lib/arena.ts";
 import { laneChainWord } from "../lib/crypt.ts";
 import { AEAD_COUNTER_LO } from "../lib/crypto/aead.ts";
 import { laneTurn } from "../lib/lane.ts";
-import { Loop, turnsOf } from "../lib/loop.ts";
+import { Loop } from "../lib/loop.ts";
 import { chooseAead } from "../lib/aead_choice.ts";
-import { Pulse, PULSE_LOOK_MS, type ThreadState } from "../lib/pulse.ts";
+import {
+  Pulse,
+  PULSE_LOOK_MS,
+  type ThreadState,
+  turnsOf,
+} from "../lib/pulse.ts";
 import { CHAIN } from "../lib/records.ts";
 import { closeDescriptor, opened } from "../lib/sys/descriptors.ts";
 import { libc, signalEvent } from "../lib/sys/libc.ts";

@@ -56,7 +56,8 @@ extract() {
 }
 
 if own "$cache" && own "$cache/$id"; then :; else extract; fi
+# Compiled code is kept in there, too.
 export WGD_LAUNCHER="$self" DENO_DIR="$cache/deno" DENO_NO_UPDATE_CHECK=1
-exec "$cache/$id/deno" run --quiet --no-code-cache --no-config --no-lock \
+exec "$cache/$id/deno" run --quiet --no-config --no-lock \
   --no-remote --no-npm --no-prompt @OPTIONS@ \
   "$cache/$id/cli.js" "$@"

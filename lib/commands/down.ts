@@ -21,14 +21,10 @@ import {
 import { type Command, undoCommands } from "../quick_step.ts";
 import { pause } from "../sys/turn.ts";
 import { getDevice, listDevices } from "../uapi_client.ts";
+import { type ConfigFile, configFileOf } from "./config_file.ts";
 import type { CommandContext } from "./context.ts";
 import { CliError, EXIT } from "./errors.ts";
-import {
-  asCliError,
-  type ConfigFile,
-  configFileOf,
-  readConfig,
-} from "./quick_file.ts";
+import { asCliError, readConfig } from "./quick_file.ts";
 import { saveConfig } from "./save.ts";
 
 const DAEMON_END_MS = 5_000;

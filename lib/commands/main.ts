@@ -6,7 +6,6 @@
  */
 import { isInterfaceName } from "../config.ts";
 import { ConfigErrors } from "../config_error.ts";
-import { UapiError } from "../uapi_client.ts";
 import { parseArguments, parseOptions } from "./arguments.ts";
 import { processIo } from "./context.ts";
 import { CliError, EXIT, OutputClosedError } from "./errors.ts";
@@ -89,9 +88,9 @@ function expected(error: unknown): { message: string; code: number } | null {
     error instanceof Deno.errors.PermissionDenied ||
     error instanceof Deno.errors.NotCapable
   ) return { message: error.message, code: EXIT.NOT_PERMITTED };
-  // A SysError of lib/sys, which `wgd genkey` need not load.
-  const isSystem = error instanceof UapiError ||
-    (error instanceof Error && error.name === "SysError") || isFileError(error);
+  // By their names: not every command need load what throws them.
+  const isSystem = error instanceof Error &&
+    (["SysError", "UapiError"].includes(error.name) || isFileError(error));
   if (!isSystem) return null;
   const errno: unknown = "errno" in error ? error.errno : undefined;
   const isDenied = errno === EPERM || errno === EACCES;

@@ -1,15 +1,10 @@
 /**
- * What the commands of wg-quick(8) have in common: which file an argument
- * means, reading it, its endpoints by name, signals, and how failures are told.
+ * What the commands of wg-quick(8) have in common: reading a file, its endpoints
+ * by name, signals, and how failures are told.
  *
  * @module
  */
-import {
-  interfaceNameOf,
-  isInterfaceName,
-  parseConfig,
-  type ParsedConfig,
-} from "../config.ts";
+import { parseConfig, type ParsedConfig } from "../config.ts";
 import { formatEndpoint, type SocketAddress } from "../ip.ts";
 import { type Runner, StepError } from "../quick_run.ts";
 import { numericAddress, resolveAddresses, ResolveError } from "../resolve.ts";
@@ -22,41 +17,8 @@ import { readSecretFile } from "./configure.ts";
 import type { CommandContext } from "./context.ts";
 import { CliError, EXIT } from "./errors.ts";
 
-const CONFIG_DIRECTORY = "/etc/wireguard";
 /** Names that take longer are left to the daemon. */
 const RESOLVE_MS = 5_000;
-
-/** A configuration file by path or by the name of its interface. */
-export interface ConfigFile {
-  readonly path: string;
-  readonly name: string;
-}
-
-/** The file that an argument of `up` and the like means. */
-export function configFileOf(argument: string): ConfigFile {
-  if (isInterfaceName(argument) && !argument.endsWith(".conf")) {
-    return { path: `${CONFIG_DIRECTORY}/${argument}.conf`, name: argument };
-  }
-  const name = interfaceNameOf(argument);
-  if (name === null) {
-    throw new CliError(
-      `${JSON.stringify(argument)} is no configuration; expected the name of ` +
-        "an interface, or a file named after one as in ./wg0.conf",
-      EXIT.USAGE,
-    );
-  }
-  return { path: realPath(argument), name };
-}
-
-/** Absolute, so that it is the same file from everywhere. */
-function realPath(path: string): string {
-  try {
-    return Deno.realPathSync(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return path;
-    throw error;
-  }
-}
 
 /** The text of a configuration file. @throws CliError if there is none */
 export function readConfigText(

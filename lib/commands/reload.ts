@@ -34,11 +34,11 @@ import {
 import { echoOf, formatPlan, type Step } from "../quick_step.ts";
 import { getDevice, setDevice, syncDevice } from "../uapi_client.ts";
 import { formatSet } from "../uapi_state.ts";
+import { configFileOf } from "./config_file.ts";
 import type { CommandContext } from "./context.ts";
 import { CliError, EXIT } from "./errors.ts";
 import {
   asCliError,
-  configFileOf,
   readConfig,
   resolvePeers,
   sendNames,

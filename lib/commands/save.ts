@@ -10,7 +10,8 @@ import { readState } from "../quick_state.ts";
 import { getDevice, listDevices } from "../uapi_client.ts";
 import type { CommandContext } from "./context.ts";
 import { CliError, EXIT } from "./errors.ts";
-import { configFileOf, readConfig } from "./quick_file.ts";
+import { configFileOf } from "./config_file.ts";
+import { readConfig } from "./quick_file.ts";
 
 const FILE_MODE = 0o600;
 

@@ -6,7 +6,8 @@
 import { stripConfig } from "../quick_save.ts";
 import type { CommandContext } from "./context.ts";
 import { EXIT } from "./errors.ts";
-import { configFileOf, readConfigText } from "./quick_file.ts";
+import { configFileOf } from "./config_file.ts";
+import { readConfigText } from "./quick_file.ts";
 
 /** Runs `wgd strip`. */
 export function runCommand(ctx: CommandContext): Promise<number> {

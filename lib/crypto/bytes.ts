@@ -26,6 +26,13 @@ export function constantTimeEqual(a: Uint8Array, b: Uint8Array): boolean {
   return difference === 0;
 }
 
+/** A shared secret as an array of its own, or null if it is all zero. */
+export function secretOrNull(secret: Uint8Array): Uint8Array | null {
+  return constantTimeEqual(secret, new Uint8Array(secret.length))
+    ? null
+    : new Uint8Array(secret);
+}
+
 /** Overwrites each array with zeros. */
 export function wipe(...arrays: Uint8Array[]): void {
   for (const array of arrays) array.fill(0);

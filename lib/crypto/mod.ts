@@ -16,3 +16,4 @@ export * from "./chacha.ts";
 export * from "./checksum.ts";
 export { sealCookie } from "./cookie_seal.ts";
 export * from "./x25519.ts";
+export { nobleX25519 } from "./x25519_noble.ts";

@@ -1,7 +1,8 @@
 /**
  * The only `Deno.dlopen`: functions of the C library under their own names, each
- * parameter with its C declaration, and errno. Loaded at the first use, so that
- * commands without system calls do not pay for it.
+ * parameter with its C declaration, and errno. Each is bound at its first use:
+ * Deno compiles a trampoline for each function that it binds, which for all of
+ * them takes each thread 5 to 10 ms.
  *
  * Call forms (measured, shared/design.md §5): `i32`/`u32` and a kept pointer
  * object are cheap; a JavaScript number for a 64-bit parameter costs 200 ns and
@@ -107,12 +108,16 @@ const LIBRARIES = [
  * @throws Error when no C library can be opened
  */
 export function libc(): Libc {
-  if (loaded !== undefined) return loaded;
+  return loaded ??= open();
+}
+
+function open(): Libc {
   let reason: unknown;
-  for (const name of LIBRARIES) {
+  for (const library of LIBRARIES) {
     try {
-      loaded = Deno.dlopen(name, SYMBOLS).symbols;
-      return loaded;
+      // Not at its first use: binding may change what it points at.
+      const { __errno_location } = bind(library, "__errno_location");
+      return bound(library, { __errno_location });
     } catch (error) {
       reason ??= error;
     }
@@ -122,6 +127,31 @@ export function libc(): Libc {
       reason instanceof Error ? reason.message : reason
     }`,
   );
+}
+
+/** One function of a library. */
+function bind<Name extends keyof Libc>(
+  library: string,
+  name: Name,
+): Pick<Libc, Name> {
+  const symbols = { [name]: SYMBOLS[name] };
+  return Deno.dlopen(library, symbols).symbols as Pick<Libc, Name>;
+}
+
+/** All functions; those that are not in `first` bind themselves when read. */
+function bound(library: string, first: Partial<Libc>): Libc {
+  const functions = Object.create(null);
+  for (const name of Object.keys(SYMBOLS) as (keyof Libc)[]) {
+    Object.defineProperty(functions, name, {
+      configurable: true,
+      get: () => {
+        const value = first[name] ?? bind(library, name)[name];
+        Object.defineProperty(functions, name, { value });
+        return value;
+      },
+    });
+  }
+  return functions;
 }
 
 /** This thread's errno, as the last call through {@link libc} left it. */

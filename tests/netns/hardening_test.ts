@@ -52,6 +52,11 @@ labTest(
     const { pid } = tunnel.a.process;
     const workers = tasks(pid).filter(({ name }) => /^worker-/.test(name));
     assertEquals(workers.length, 4);
+    // Nobody waits for lanes: they may still load their code.
+    await until(
+      "the lanes",
+      () => workers.every(({ id }) => field(pid, id, "CapEff") === NO_RIGHTS),
+    );
     for (const { id } of workers) {
       for (const set of ["CapEff", "CapPrm", "CapInh", "CapAmb"]) {
         assertEquals(field(pid, id, set), NO_RIGHTS, set);

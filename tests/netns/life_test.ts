@@ -12,6 +12,8 @@ import { assertPings } from "./traffic.ts";
 import { generateKeys, INNER, Tunnel } from "./tunnel.ts";
 
 const END_MS = 3_000;
+/** Time to do what it must not. */
+const HELD_MS = 500;
 const ALONE = { joined: false };
 
 async function assertEnded(daemon: Daemon): Promise<void> {
@@ -119,6 +121,67 @@ labTest(
     }
   },
 );
+
+/** The daemon of an interface once it has loaded its code. */
+async function loadedDaemon(
+  namespace: Namespace,
+  name: string,
+): Promise<number> {
+  let found: number | undefined;
+  await until("a daemon that is loaded", async () => {
+    found = (await daemonPids(namespace)).find((pid) =>
+      Deno.readTextFileSync(`/proc/${pid}/cmdline`)
+        .endsWith(`\0run\0${name}\0`) &&
+      [...Deno.readDirSync(`/proc/${pid}/task`)].some((task) =>
+        /^worker-/.test(
+          Deno.readTextFileSync(`/proc/${pid}/task/${task.name}/comm`),
+        )
+      )
+    );
+    return found !== undefined;
+  });
+  return found ?? 0;
+}
+
+for (
+  const [how, end] of Object.entries({
+    "is refused": (_: Process, path: string) =>
+      Deno.writeTextFile(path, "Address = 10.0.0.1/24\n"),
+    "is killed": (up: Process) => up.signal("SIGKILL"),
+  })
+) {
+  labTest(
+    `the daemon that up has started touches nothing, and ends if up ${how}`,
+    ALONE,
+    async (lab) => {
+      const name = await lab.interfaceName();
+      const path = `${lab.directory}/${name}.conf`;
+      await run(["mkfifo", path]);
+      const before = await lab.a.state();
+      // A daemon that stays must not hold a pipe of ours.
+      const log = `${lab.directory}/log`;
+      const script = `exec "$@" 2>${log}`;
+      const up = lab.a.spawn(
+        ["sh", "-c", script, "sh", ...wgdCommand(), "up", path],
+      );
+      const pid = await loadedDaemon(lab.a, name);
+      await delay(HELD_MS);
+      assert((await daemonPids(lab.a)).includes(pid));
+      assertEquals(await lab.a.state(), before);
+      assert(!exists(socketPath(name)));
+      assertEquals(Deno.readTextFileSync(log), "");
+      await end(up, path);
+      await up.ended(END_MS);
+      await until(
+        "its end",
+        async () => (await daemonPids(lab.a)).length === 0,
+      );
+      assertEquals(await lab.a.state(), before);
+      assert(!exists(socketPath(name)));
+      assert(!Deno.readTextFileSync(log).includes("[#]"));
+    },
+  );
+}
 
 const OPEN_TUN = `use Fcntl; use Socket;
 $^F = 100;
