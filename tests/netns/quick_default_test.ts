@@ -49,6 +49,8 @@ async function makeDefaultSite(
     const key = `net.ipv4.conf.${which}.rp_filter=1`;
     await lab.a.run(["sysctl", "-q", key]);
   }
+  // What the kernel's driver would leave at 0.
+  await lab.a.run(["sysctl", "-q", "net.ipv4.conf.all.send_redirects=1"]);
   return site;
 }
 

@@ -15,8 +15,8 @@
  * - `#` in a hook is a part of it, as with later versions;
  * - a name that has no address does not keep the interface from coming up;
  * - an address that is there twice is added once;
- * - `save` keeps search domains, and `&` in hooks: of each wg-quick makes the
- *   text `[Interface]` where bash is 5.2 or later (the last test here).
+ * - `save` keeps search domains, and `&` in hooks, each of which wg-quick
+ *   replaces by `[Interface]` where bash is 5.2 or later (the last test here).
  *
  * `WGD_QUICK_ROUNDS` says how many files there are for each seed.
  */
