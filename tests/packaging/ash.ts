@@ -76,6 +76,7 @@ case $1 in
   down) rm "$DIRECTORY/net/$name" ;;
   genkey) echo GENERATED= ;;
   show)
+    [ ! -e "$DIRECTORY/endpoints" ] || exec cat "$DIRECTORY/endpoints"
     printf 'K1=\\t192.0.2.1:51820\\nK2=\\t[2001:db8::1]:51820\\nK3=\\t(none)\\n'
     printf 'K4=\\t[fe80::1%%eth0]:51820\\n' ;;
 esac
@@ -85,7 +86,7 @@ esac
  * UCI by variables NAME__OPTION. A list is words to config_get, as one option
  * with spaces is; config_list_foreach would see lists alone, and is not here.
  */
-export const UCI = `STUBBED="logger uci procd_open_instance procd_set_param
+export const UCI = `STUBBED="logger ubus uci procd_open_instance procd_set_param
 procd_close_instance procd_add_reload_trigger start proto_notify_error
 proto_block_restart proto_setup_failed sleep proto_init_update proto_add_ipv4_address
 proto_add_ipv6_address proto_add_ipv4_route proto_add_ipv6_route

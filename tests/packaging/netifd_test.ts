@@ -78,6 +78,41 @@ testUnless(
       "wgd|show wg0 endpoints|",
       "proto_add_host_dependency|wg0|192.0.2.1|wan|",
       "proto_add_host_dependency|wg0|2001:db8::1|wan|",
+      "wgd|show wg0 endpoints|",
+    ]);
+  },
+);
+
+testUnless(
+  noBusybox,
+  "netifd renews an interface when the address of a name is found",
+  async (directory) => {
+    const line = `proto_wgd_setup wg0
+[ -s "$WGD_DIRECTORY/wg0.pending" ]; note "pending $?"
+printf 'K1=\\t192.0.2.1:1\\nK3=\\t192.0.2.9:1\\n' > "$DIRECTORY/endpoints"
+wait
+proto_wgd_renew wg0
+[ -e "$WGD_DIRECTORY/wg0.pending" ]; note "pending $?"`;
+    const { code, notes, err } = await netifd(
+      directory,
+      line,
+      `sections__wireguard_wg0="one three four"
+three__public_key=K3= three__endpoint_host=late.example
+four__public_key=K9=
+`,
+    );
+    assertEquals(code, 0, err);
+    const told = notes.filter((note) =>
+      /^(pending|ubus|proto_add_host)/.test(note)
+    );
+    assertEquals(told, [
+      "proto_add_host_dependency|wg0|192.0.2.1|wan|",
+      "proto_add_host_dependency|wg0|2001:db8::1|wan|",
+      "pending 0|",
+      "ubus|call|network.interface.wg0|renew|",
+      "proto_add_host_dependency|wg0|192.0.2.1|wan|",
+      "proto_add_host_dependency|wg0|192.0.2.9|wan|",
+      "pending 1|",
     ]);
   },
 );
