@@ -221,6 +221,7 @@ export function serveUapiFd(
   const accepting = (async (): Promise<void> => {
     while (open) {
       await ready(fd, POLLIN, -1);
+      if (!open) return;
       const client = libc().accept4(fd, null, null, CLIENT_FLAGS);
       if (client < 0) {
         if (errno() === ERRNO.EAGAIN || errno() === ERRNO.EINTR) continue;
