@@ -1,5 +1,6 @@
 /** Copies of the checkout and programs of tests, for the tests of what is built from it. */
 import { fileURLToPath } from "node:url";
+import "./bind_libc.ts";
 
 /** The checkout. */
 export const ROOT = fileURLToPath(new URL("../", import.meta.url));

@@ -2,6 +2,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { notify, watchdogIntervalMs } from "../lib/notify.ts";
 import { SysError } from "../lib/sys/libc.ts";
+import "./bind_libc.ts";
 
 const socket = "/run/manager";
 const OWN = [70, 71];

@@ -2,6 +2,7 @@
  * How the namespace tests are declared: with what they need, with a lab of
  * their own, and with a look afterwards at whether anything is left.
  */
+import "../bind_libc.ts";
 import { assertNothingLeft, Lab } from "./lab.ts";
 import { missing } from "./requirements.ts";
 
