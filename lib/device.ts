@@ -126,6 +126,7 @@ export class Device {
   readonly #cleanup = new AsyncDisposableStack();
   readonly #ended = Promise.withResolvers<EndReason>();
   #netnsWatch: NetnsWatch | undefined;
+  #server: UapiServer | undefined;
   #failed = false;
   #closing = false;
   #closed = false;
@@ -205,6 +206,7 @@ export class Device {
       more: () => this.#wakeControl(),
     });
     this.#sockets.attach(this.#control);
+    this.#cleanup.defer(() => this.#server?.remove());
     this.#cleanup.adopt(undo.move(), (stack) => stack.dispose());
     this.#cleanup.defer(() => this.#sockets.close());
   }
@@ -253,7 +255,8 @@ export class Device {
     this.#watchNetns();
     await threads;
     const server = await this.#listen();
-    this.#cleanup.defer(() => server.close());
+    this.#server = server;
+    this.#cleanup.defer(() => server.stop());
     server.removed.then(() => this.#ended.resolve("UAPI socket removed"));
     if (this.#options.harden) this.#tellMissing(dropControlRights());
     this.#log.verbose("interface created");

@@ -35,8 +35,10 @@ export type Serve = (connection: UapiConnection) => Promise<void>;
 export interface UapiServer {
   /** Resolves when the socket's file was removed by somebody else. */
   readonly removed: Promise<void>;
-  /** Stops listening, ends connections and removes the file. */
-  close(): void;
+  /** Stops listening and ends connections. */
+  stop(): void;
+  /** Removes the file, by which others see that nothing of the device is left. */
+  remove(): void;
 }
 
 /**
@@ -95,11 +97,13 @@ export async function listenUapi(
   })();
   return {
     removed,
-    close(): void {
-      if (own()) Deno.removeSync(path);
+    stop(): void {
       closeQuietly(watch);
       listener.close();
       for (const connection of connections) closeQuietly(connection);
+    },
+    remove(): void {
+      if (own()) Deno.removeSync(path);
     },
   };
 }
@@ -233,10 +237,11 @@ export function serveUapiFd(
   accepting.catch(report);
   return {
     removed: new Promise(() => {}),
-    close(): void {
+    stop(): void {
       open = false;
       libc().close(fd);
     },
+    remove(): void {},
   };
 }
 

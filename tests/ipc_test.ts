@@ -62,9 +62,11 @@ Deno.test({
       void server.removed.then(() => removed = true);
       // A notice that has come, and is looked at only after the end.
       watch.notify();
-      server.close();
+      server.stop();
       await new Promise((resolve) => setTimeout(resolve, 0));
       assertEquals(removed, false);
+      assert(Deno.readDirSync("/var/run/wireguard").some(isOurs));
+      server.remove();
     } finally {
       Object.assign(Deno, { watchFs });
     }

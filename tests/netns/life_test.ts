@@ -9,7 +9,7 @@ import type { Lab, Namespace } from "./lab.ts";
 import { delay, Process, run, until } from "./process.ts";
 import { findProgram, wgdCommand } from "./requirements.ts";
 import { assertPings } from "./traffic.ts";
-import { generateKeys, INNER, Tunnel } from "./tunnel.ts";
+import { generateKeys, INNER, PORT, Tunnel } from "./tunnel.ts";
 
 const END_MS = 3_000;
 /** Time to do what it must not. */
@@ -53,6 +53,38 @@ for (const [how, end] of Object.entries(ENDS)) {
     );
   }
 }
+
+/** Whether a process's namespace has a socket at a UDP port; not once it has ended. */
+function hasPort(pid: number, port: number): boolean {
+  const hex = port.toString(16).toUpperCase().padStart(4, "0");
+  try {
+    return ["udp", "udp6"].some((table) =>
+      Deno.readTextFileSync(`/proc/${pid}/net/${table}`).includes(`:${hex} `)
+    );
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
+labTest(
+  "once its socket's file is gone, nothing holds the daemon's port",
+  ALONE,
+  async (lab) => {
+    for (let round = 0; round < 3; round++) {
+      const daemon = await lab.a.daemon("wgd", { args: ["--threads", "2"] });
+      const { pid } = daemon.process;
+      await daemon.set("listen-port", String(PORT.a));
+      await daemon.up("10.9.0.1/24");
+      await until("the port", () => hasPort(pid, PORT.a));
+      daemon.process.signal("SIGTERM");
+      const giveUpMs = Date.now() + END_MS;
+      while (exists(socketPath(daemon.name)) && Date.now() < giveUpMs);
+      assert(!hasPort(pid, PORT.a));
+      await assertEnded(daemon);
+    }
+  },
+);
 
 async function daemonPids(namespace: Namespace): Promise<number[]> {
   const text = await run(["ip", "netns", "pids", namespace.name]);
