@@ -35,6 +35,8 @@ import { setCarrier, tunName } from "./tun.ts";
 import type { SocketSettings } from "./uapi_device.ts";
 
 const SWITCH_TIMEOUT_MS = 2_000;
+/** When the link is up and its sockets could not be opened: after so long again. */
+const LINK_RETRY_MS = 1_000;
 /** A routing loop is told of at most this often. */
 const LOOP_TOLD_MS = 10_000;
 const FLOOD_TOLD_MS = 60_000;
@@ -70,6 +72,8 @@ export class DeviceSockets implements SocketSettings {
   readonly #routes: Routes;
   readonly #answers: RouteAnswers;
   #loopToldMs = -Infinity;
+  #linkTold: string | undefined;
+  #linkRetry: ReturnType<typeof setTimeout> | undefined;
   /** What the sockets' filter was made for; none: they have no filter. */
   #floodLevels: FloodLevels | undefined;
   #floodToldMs = -Infinity;
@@ -136,7 +140,7 @@ export class DeviceSockets implements SocketSettings {
   /** Part of control's turn. @returns whether there is more to do now */
   step(): boolean {
     if (Atomics.exchange(this.#i32, HEADER.LINK_CHANGED, 0) === 1) {
-      this.followLink().catch((error) => this.#o.log.error(error.message));
+      this.#linkChanged();
     }
     if (Atomics.exchange(this.#i32, HEADER.ROUTES_CHANGED, 0) === 1) {
       this.#sources?.changed();
@@ -204,8 +208,24 @@ export class DeviceSockets implements SocketSettings {
     return this.#sources?.sleepMs(bootMs()) ?? Infinity;
   }
 
+  #linkChanged(): void {
+    this.followLink().then(
+      () => this.#linkTold = undefined,
+      (error: Error) => this.#linkFailed(error.message),
+    );
+  }
+
+  /** As a rule another program has the port: it is told of once. */
+  #linkFailed(reason: string): void {
+    if (reason !== this.#linkTold) this.#o.log.error(reason);
+    this.#linkTold = reason;
+    if (this.#closing) return;
+    this.#linkRetry = setTimeout(() => this.#linkChanged(), LINK_RETRY_MS);
+  }
+
   /** Takes up the link's state, one change at a time. */
   followLink(): Promise<void> {
+    clearTimeout(this.#linkRetry);
     return this.#inTurn(() => this.#takeLinkState());
   }
 
@@ -354,6 +374,7 @@ export class DeviceSockets implements SocketSettings {
   /** Called first at the end: nothing is followed any more. */
   stop(): void {
     this.#closing = true;
+    clearTimeout(this.#linkRetry);
     this.#sources?.close();
   }
 

@@ -6,7 +6,7 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { exists, socketPath } from "./daemon.ts";
 import { labTest } from "./harness.ts";
 import type { Namespace } from "./lab.ts";
-import { attempt, type Finished, until } from "./process.ts";
+import { attempt, delay, type Finished, until } from "./process.ts";
 import { moduleCommand, wgdCommand } from "./requirements.ts";
 import { assertPings } from "./traffic.ts";
 import { INNER, PORT, Tunnel } from "./tunnel.ts";
@@ -125,7 +125,7 @@ labTest("bad usage is status 2", ALONE, async (lab) => {
 
 for (const udp of ["batched", "plain"]) {
   labTest(
-    `wgd --udp ${udp}: a port in use at link up is one line, and up works once it is free`,
+    `wgd --udp ${udp}: a port in use at link up is one line, and is taken once it is free`,
     {},
     async (lab) => {
       const args = ["--udp", udp];
@@ -147,8 +147,15 @@ for (const udp of ["batched", "plain"]) {
         new RegExp(`^wgd: ${a.name}: .*${PORT.a}.*in use[^\n]*$`),
       );
       assertEquals((await a.peers()).length, 1, "it still answers");
+      await delay(2_500);
       holder.signal("SIGTERM");
       await holder.ended();
+      // Tried again each second, and told of once.
+      await until(
+        "the port to be taken",
+        async () => (await lab.a.run(["ss", "-ulnH"])).includes(`:${PORT.a} `),
+      );
+      assertEquals(a.process.said.split("\n").length, 1, a.process.said);
       await lab.a.ip("link", "set", a.name, "down");
       await lab.connect(lab.a, a.name, `${INNER.a.v6}/64`);
       await assertPings(lab.a, INNER.b.v4);
