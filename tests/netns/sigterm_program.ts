@@ -2,7 +2,7 @@
 import { delay } from "./process.ts";
 
 /** What has not ended by then is a finding, also on a busy machine. */
-export const END_MS = 15_000;
+export const END_MS = 60_000;
 
 /** A program whose stderr goes to a file, so that nobody waits for it. */
 export class Program {
