@@ -8,6 +8,9 @@ import { closeDescriptor, opened } from "../lib/sys/descriptors.ts";
 import { libc } from "../lib/sys/libc.ts";
 import { Lanes, startWorker } from "../lib/workers.ts";
 
+// Opened for good, and so by none of the tests.
+libc();
+
 const LIMITS = {
   peers: 16,
   allowedIpNodes: 64,
