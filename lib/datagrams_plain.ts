@@ -44,8 +44,10 @@ export class PlainDatagrams implements DatagramSender, DatagramReceiver {
   readonly #received: Received[] = [];
   readonly #lengths = new Int32Array(BATCH);
   readonly #batch: { bytes: Uint8Array<ArrayBuffer>; to: Deno.NetAddr }[] = [];
+  readonly #sends = new Set<Promise<void>>();
   #listener: Deno.DatagramConn | undefined;
-  #sending = 0;
+  #pumping: Promise<void> = Promise.resolve();
+  #ending: Promise<unknown> = Promise.resolve();
   #dropped = 0;
 
   /** @param signal ends the loop's sleep: there is something to receive */
@@ -72,15 +74,28 @@ export class PlainDatagrams implements DatagramSender, DatagramReceiver {
     }
     this.close();
     this.#listener = listener;
-    this.#pump(listener);
+    this.#pumping = this.#pump(listener);
     return (listener.addr as Deno.NetAddr).port;
   }
 
   /** Closes the socket. */
   close(): void {
-    this.#listener?.close();
+    if (this.#listener !== undefined) {
+      this.#listener.close();
+      // What is under way on it holds it, and its port.
+      this.#ending = Promise.all([
+        this.#ending,
+        this.#pumping,
+        ...this.#sends,
+      ]);
+    }
     this.#listener = undefined;
     this.#received.length = 0;
+  }
+
+  /** Resolves when the ports of sockets that were closed are free. */
+  async settled(): Promise<void> {
+    await this.#ending;
   }
 
   async #pump(listener: Deno.DatagramConn): Promise<void> {
@@ -139,11 +154,11 @@ export class PlainDatagrams implements DatagramSender, DatagramReceiver {
 
   #send(bytes: Uint8Array<ArrayBuffer>, to: Deno.NetAddr): number {
     if (this.#listener === undefined) return ERRNO.ENETUNREACH;
-    if (this.#sending >= SENDING_MAX) return ERRNO.ENOBUFS;
-    this.#sending++;
-    this.#listener.send(bytes, to)
-      .catch(() => void this.#dropped++)
-      .finally(() => void this.#sending--);
+    if (this.#sends.size >= SENDING_MAX) return ERRNO.ENOBUFS;
+    const done: Promise<void> = this.#listener.send(bytes, to)
+      .then(() => {}, () => void this.#dropped++)
+      .finally(() => void this.#sends.delete(done));
+    this.#sends.add(done);
     return 0;
   }
 

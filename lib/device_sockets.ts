@@ -367,6 +367,7 @@ export class DeviceSockets implements SocketSettings {
       await pause(1);
     }
     if (old !== undefined) closeSockets(old);
+    await this.#o.plain?.settled();
   }
 
   // ---- the end ------------------------------------------------------------
