@@ -231,13 +231,7 @@ export class Rounds {
     const pace = this.#commandPace[what].ms;
     await delay(this.#moment(pace, 1));
     const startMs = performance.now();
-    for (const pid of this.#daemons()) {
-      try {
-        Deno.kill(pid, "SIGTERM");
-      } catch {
-        // It has just ended.
-      }
-    }
+    signalAll(this.#daemons(), "SIGTERM");
     const status = await command.ended(2 * END_MS);
     const tookMs = performance.now() - startMs;
     if (status === undefined) {
@@ -259,7 +253,7 @@ export class Rounds {
     phase: string,
   ): Promise<Pick<Outcome, "phase" | "tookMs">> {
     const startMs = performance.now();
-    for (const pid of this.#daemons()) Deno.kill(pid, "SIGTERM");
+    signalAll(this.#daemons(), "SIGTERM");
     while (this.#daemons().length > 0 && performance.now() - startMs < END_MS) {
       await delay(2);
     }
@@ -411,7 +405,7 @@ Endpoint = ${endpoint}
   /** So that the next round is not blamed for this one. */
   async #tidy(): Promise<void> {
     const { name } = this.#site;
-    for (const pid of processesOf(name)) Deno.kill(pid, "SIGKILL");
+    signalAll(processesOf(name), "SIGKILL");
     await new Deno.Command("ip", { args: ["link", "del", name] }).output();
     for (const file of filesOf(name)) {
       Deno.removeSync(`/var/run/wireguard/${file}`);
@@ -423,6 +417,16 @@ Endpoint = ${endpoint}
       }
     }
     await delay(100);
+  }
+}
+
+function signalAll(pids: readonly number[], signal: Deno.Signal): void {
+  for (const pid of pids) {
+    try {
+      Deno.kill(pid, signal);
+    } catch {
+      // It has just ended.
+    }
   }
 }
 
