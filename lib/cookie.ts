@@ -52,18 +52,6 @@ const PORT_LEN = 2;
 /** Nonces of cookie replies that are made together. */
 const NONCES_AT_ONCE = 64;
 
-/** Outcome of {@link Cookies.validateMacs}. */
-export const MAC_STATE = {
-  /** Drop the message. */
-  INVALID: 0,
-  /** Whoever sent it knows our public key. */
-  VALID_WITHOUT_COOKIE: 1,
-  /** And receives at the address that it sends from. */
-  VALID_WITH_COOKIE: 2,
-} as const;
-/** A value of {@link MAC_STATE}. */
-export type MacState = typeof MAC_STATE[keyof typeof MAC_STATE];
-
 /** What {@link Cookies} works on. */
 export interface CookiesOptions {
   readonly arena: Arena;
@@ -101,32 +89,31 @@ export class Cookies {
   }
 
   /**
-   * Checks the codes of an initiation or response of the right length.
+   * Whether who sent this initiation or response, of the right length, knows our
+   * public key; else it is dropped.
+   */
+  hasValidMac1(message: Uint8Array): boolean {
+    if (this.#mac1Key === null) return false;
+    return isMac(this.#mac1Key, message, mac1Offset(message));
+  }
+
+  /**
+   * Whether it receives at the address that it sends from. Looked at only under
+   * load.
    *
    * @param endpointWord ENDPOINT block that it came from
-   * @param underLoad whether mac2 matters; otherwise it is not looked at
    */
-  validateMacs(
+  hasValidMac2(
     message: Uint8Array,
     endpointWord: number,
-    underLoad: boolean,
     nowMs: number,
-  ): MacState {
-    if (this.#mac1Key === null) return MAC_STATE.INVALID;
-    const mac1At = mac1Offset(message);
-    const mac2At = mac1At + MAC_LEN;
-    const mac1 = mac16(this.#mac1Key, message.subarray(0, mac1At));
-    if (!constantTimeEqual(mac1, message.subarray(mac1At, mac2At))) {
-      return MAC_STATE.INVALID;
-    }
+  ): boolean {
     // In a flood most have no cookie: none is made to compare with zeros.
-    if (!underLoad || !hasMac2(message)) return MAC_STATE.VALID_WITHOUT_COOKIE;
+    if (!hasMac2(message)) return false;
     const cookie = this.#makeCookie(endpointWord, nowMs);
-    const mac2 = mac16(cookie, message.subarray(0, mac2At));
+    const isValid = isMac(cookie, message, mac1Offset(message) + MAC_LEN);
     wipe(cookie);
-    return constantTimeEqual(mac2, message.subarray(mac2At))
-      ? MAC_STATE.VALID_WITH_COOKIE
-      : MAC_STATE.VALID_WITHOUT_COOKIE;
+    return isValid;
   }
 
   /**
@@ -259,6 +246,12 @@ export class Cookies {
     }
     return mac16(this.#secret, mapped ? this.#source4 : source);
   }
+}
+
+/** Whether the code at `at` of the message is that of all before it. */
+function isMac(key: Uint8Array, message: Uint8Array, at: number): boolean {
+  const mac = mac16(key, message.subarray(0, at));
+  return constantTimeEqual(mac, message.subarray(at, at + MAC_LEN));
 }
 
 /** Whether an initiation or response has anything where its mac2 goes. */

@@ -13,7 +13,7 @@ import {
   MESSAGES_RING_CAPACITY,
 } from "./arena.ts";
 import type { Askers } from "./askers.ts";
-import { type Cookies, MAC_STATE } from "./cookie.ts";
+import type { Cookies } from "./cookie.ts";
 import { COUNT, type Counters } from "./counters.ts";
 import { readEndpoint, writeEndpoint } from "./endpoint.ts";
 import { FloodLevel } from "./flood.ts";
@@ -244,7 +244,7 @@ export class Handshakes {
   }
 
   #consume(message: Uint8Array, endpoint: number, nowMs: number): number {
-    const { cookies, limiter, counters } = this.#o;
+    const { cookies, counters } = this.#o;
     const type = message[0];
     if (type === MESSAGE_COOKIE_REPLY) {
       if (!cookies.consumeCookieReply(message, nowMs)) {
@@ -252,33 +252,53 @@ export class Handshakes {
       }
       return CONSUMED.CHECKED;
     }
-    const underLoad = this.#underLoad(nowMs);
-    const macs = cookies.validateMacs(message, endpoint, underLoad, nowMs);
-    if (macs === MAC_STATE.INVALID) {
-      counters.add(COUNT.handshake_invalid_mac);
-      return CONSUMED.CHECKED;
-    }
-    if (underLoad) {
-      counters.add(COUNT.handshake_under_load);
-      if (macs !== MAC_STATE.VALID_WITH_COOKIE) {
-        if (!this.#mayAnswer(endpoint, nowMs)) {
-          counters.add(COUNT.handshake_unanswered);
-          return CONSUMED.CHECKED;
-        }
-        this.#sendCookieReply(message, endpoint, nowMs);
-        return CONSUMED.ANSWERED;
-      }
-      if (!limiter.allow(endpoint + ENDPOINT.ADDRESS, nowMs)) {
-        counters.add(COUNT.handshake_ratelimited);
-        return CONSUMED.ANSWERED;
-      }
-    }
+    if (this.#underLoad(nowMs)) {
+      const work = this.#checkUnderLoad(message, endpoint, nowMs);
+      if (work !== CONSUMED.NOTHING) return work;
+    } else if (!cookies.hasValidMac1(message)) return this.#invalidMac();
     if (type === MESSAGE_INITIATION) {
       this.#consumeInitiation(message, endpoint, nowMs);
     } else {
       this.#consumeResponse(message, endpoint, nowMs);
     }
     return CONSUMED.COMPUTED;
+  }
+
+  /**
+   * Asks for a cookie, and answers without. What will come to nothing is found
+   * out in the cheapest order.
+   *
+   * @returns the work that the message was, or NOTHING if it may be consumed
+   */
+  #checkUnderLoad(
+    message: Uint8Array,
+    endpoint: number,
+    nowMs: number,
+  ): number {
+    const { cookies, limiter, counters } = this.#o;
+    const isHolder = cookies.hasValidMac2(message, endpoint, nowMs);
+    if (!isHolder && !this.#mayAnswer(endpoint, nowMs)) {
+      counters.add(COUNT.handshake_under_load);
+      counters.add(COUNT.handshake_unanswered);
+      return CONSUMED.CHECKED;
+    }
+    if (!cookies.hasValidMac1(message)) return this.#invalidMac();
+    counters.add(COUNT.handshake_under_load);
+    if (!isHolder) {
+      this.#answersLeft--;
+      this.#sendCookieReply(message, endpoint, nowMs);
+      return CONSUMED.ANSWERED;
+    }
+    if (limiter.allow(endpoint + ENDPOINT.ADDRESS, nowMs)) {
+      return CONSUMED.NOTHING;
+    }
+    counters.add(COUNT.handshake_ratelimited);
+    return CONSUMED.CHECKED;
+  }
+
+  #invalidMac(): number {
+    this.#o.counters.add(COUNT.handshake_invalid_mac);
+    return CONSUMED.CHECKED;
   }
 
   /**
@@ -302,10 +322,8 @@ export class Handshakes {
    * more than can be answered, who comes back is preferred: forged sources do not.
    */
   #mayAnswer(endpoint: number, nowMs: number): boolean {
-    const isAnswered = this.#answersLeft > this.#answersForAskers ||
+    return this.#answersLeft > this.#answersForAskers ||
       this.#o.askers.asksAgain(endpoint, nowMs) && this.#answersLeft > 0;
-    if (isAnswered) this.#answersLeft--;
-    return isAnswered;
   }
 
   #consumeInitiation(message: Uint8Array, from: number, nowMs: number): void {

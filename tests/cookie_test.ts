@@ -2,10 +2,11 @@
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { blake2s } from "@noble/hashes/blake2.js";
 import { xchacha20poly1305 } from "@noble/ciphers/chacha.js";
-import { LABEL_COOKIE, LABEL_MAC1, MAC_STATE } from "../lib/cookie.ts";
+import { LABEL_COOKIE, LABEL_MAC1 } from "../lib/cookie.ts";
 import { COOKIE_REPLY, INITIATION, RESPONSE } from "../lib/messages.ts";
 import { KEYPAIR, SESSION } from "../lib/records.ts";
 import {
+  MAC_STATE,
   makePair,
   type Pair,
   shakeHands,

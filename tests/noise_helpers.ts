@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { Arena, type ArenaLimits, HEADER, Pool } from "../lib/arena.ts";
-import { Cookies, MAC_STATE } from "../lib/cookie.ts";
+import { Cookies } from "../lib/cookie.ts";
 import { fillEndpoint } from "../lib/endpoint.ts";
 import { Grace } from "../lib/epoch.ts";
 import { Keypairs } from "../lib/keypairs.ts";
@@ -27,6 +27,18 @@ export const LIMITS: ArenaLimits = {
   sessions: 4,
   txSlots: 1,
 };
+
+/** What the codes of a message say. */
+export const MAC_STATE = {
+  /** Drop the message. */
+  INVALID: 0,
+  /** Whoever sent it knows our public key. */
+  VALID_WITHOUT_COOKIE: 1,
+  /** And receives at the address that it sends from. */
+  VALID_WITH_COOKIE: 2,
+} as const;
+/** A value of {@link MAC_STATE}. */
+export type MacState = typeof MAC_STATE[keyof typeof MAC_STATE];
 
 /** A wall clock time for timestamps, and a step that makes a greater one. */
 export const WALL_MS = 1_700_000_000_000;
@@ -213,7 +225,10 @@ export class TestDevice {
     underLoad = false,
     nowMs = 0,
   ): number {
-    return this.cookies.validateMacs(message, source, underLoad, nowMs);
+    if (!this.cookies.hasValidMac1(message)) return MAC_STATE.INVALID;
+    return underLoad && this.cookies.hasValidMac2(message, source, nowMs)
+      ? MAC_STATE.VALID_WITH_COOKIE
+      : MAC_STATE.VALID_WITHOUT_COOKIE;
   }
 }
 

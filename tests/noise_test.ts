@@ -4,7 +4,6 @@
  * noise_refusal_test.ts.
  */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
-import { MAC_STATE } from "../lib/cookie.ts";
 import { COOKIE_REPLY, INITIATION, RESPONSE } from "../lib/messages.ts";
 import { NOISE_REASON } from "../lib/noise_reason.ts";
 import {
@@ -22,6 +21,7 @@ import {
 import { stamp } from "../lib/tai64n.ts";
 import {
   assertHandshakeWiped,
+  MAC_STATE,
   makePair,
   randomKey,
   refused,

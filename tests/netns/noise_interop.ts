@@ -11,10 +11,9 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { aeadDecrypt, aeadEncrypt } from "../../lib/crypto/chacha.ts";
-import { MAC_STATE } from "../../lib/cookie.ts";
 import { COOKIE_REPLY, DATA, INITIATION } from "../../lib/messages.ts";
 import { KEYPAIR, SESSION } from "../../lib/records.ts";
-import { randomKey, TestDevice } from "../noise_helpers.ts";
+import { MAC_STATE, randomKey, TestDevice } from "../noise_helpers.ts";
 import { referencePublicKey } from "../noise_reference.ts";
 
 const INTERFACE = Deno.args[0];
