@@ -11,8 +11,8 @@
  */
 import type { Arena } from "./arena.ts";
 import { bug } from "./assert.ts";
-import { hash, mac16 } from "./crypto/blake2s.ts";
-import { constantTimeEqual, randomBytes, wipe } from "./crypto/bytes.ts";
+import { hash, isMac16, mac16 } from "./crypto/blake2s.ts";
+import { randomBytes, wipe } from "./crypto/bytes.ts";
 import { xaeadDecrypt } from "./crypto/chacha.ts";
 import { sealCookie } from "./crypto/cookie_seal.ts";
 import { isMapped } from "./endpoint.ts";
@@ -94,7 +94,7 @@ export class Cookies {
    */
   hasValidMac1(message: Uint8Array): boolean {
     if (this.#mac1Key === null) return false;
-    return isMac(this.#mac1Key, message, mac1Offset(message));
+    return isMac16(this.#mac1Key, message, mac1Offset(message));
   }
 
   /**
@@ -111,7 +111,7 @@ export class Cookies {
     // In a flood most have no cookie: none is made to compare with zeros.
     if (!hasMac2(message)) return false;
     const cookie = this.#makeCookie(endpointWord, nowMs);
-    const isValid = isMac(cookie, message, mac1Offset(message) + MAC_LEN);
+    const isValid = isMac16(cookie, message, mac1Offset(message) + MAC_LEN);
     wipe(cookie);
     return isValid;
   }
@@ -248,14 +248,8 @@ export class Cookies {
   }
 }
 
-/** Whether the code at `at` of the message is that of all before it. */
-function isMac(key: Uint8Array, message: Uint8Array, at: number): boolean {
-  const mac = mac16(key, message.subarray(0, at));
-  return constantTimeEqual(mac, message.subarray(at, at + MAC_LEN));
-}
-
 /** Whether an initiation or response has anything where its mac2 goes. */
-function hasMac2(message: Uint8Array): boolean {
+export function hasMac2(message: Uint8Array): boolean {
   for (let i = message.length - MAC_LEN; i < message.length; i++) {
     if (message[i] !== 0) return true;
   }

@@ -13,7 +13,7 @@ import {
   MESSAGES_RING_CAPACITY,
 } from "./arena.ts";
 import type { Askers } from "./askers.ts";
-import type { Cookies } from "./cookie.ts";
+import { type Cookies, hasMac2 } from "./cookie.ts";
 import { COUNT, type Counters } from "./counters.ts";
 import { readEndpoint, writeEndpoint } from "./endpoint.ts";
 import { FloodLevel } from "./flood.ts";
@@ -44,6 +44,7 @@ import type { Timers } from "./timers.ts";
 const CONSUMED = {
   NOTHING: 0,
   CHECKED: 2,
+  CHECKED_COOKIE: 4,
   ANSWERED: 8,
   COMPUTED: 900,
 } as const;
@@ -52,8 +53,8 @@ const CONSUMED = {
 const HANDSHAKE_WORK_MAX = 16 * CONSUMED.COMPUTED;
 /**
  * Work on messages that come to nothing, for each ms since the turn before: 75
- * messages that are checked are what a flood gets of this thread's time. More
- * than this is left until the next turn.
+ * messages that are checked, half as many with a mac2, are what a flood gets of
+ * this thread's time. More than this is left until the next turn.
  */
 const FLOOD_WORK_PER_MS = 150;
 /**
@@ -280,7 +281,7 @@ export class Handshakes {
     if (!isHolder && !this.#mayAnswer(endpoint, nowMs)) {
       counters.add(COUNT.handshake_under_load);
       counters.add(COUNT.handshake_unanswered);
-      return CONSUMED.CHECKED;
+      return hasMac2(message) ? CONSUMED.CHECKED_COOKIE : CONSUMED.CHECKED;
     }
     if (!cookies.hasValidMac1(message)) return this.#invalidMac();
     counters.add(COUNT.handshake_under_load);
@@ -293,7 +294,7 @@ export class Handshakes {
       return CONSUMED.NOTHING;
     }
     counters.add(COUNT.handshake_ratelimited);
-    return CONSUMED.CHECKED;
+    return CONSUMED.CHECKED_COOKIE;
   }
 
   #invalidMac(): number {

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
   type Blake2s,
   createWasmBlake2s,
@@ -45,7 +45,7 @@ function selfTestSequence(length: number, seed: number): Uint8Array {
 for (const [name, blake2s] of PROVIDERS) {
   Deno.test(`${name} BLAKE2s of "abc" is that of RFC 7693 appendix B`, () => {
     assertEquals(
-      blake2s(NO_KEY, HASH_BYTES, [ascii("abc")]),
+      blake2s.digest(NO_KEY, HASH_BYTES, [ascii("abc")]),
       hex("508c5e8c327c14e2e1a72ba34eeb452f37458b209ed63a294d999b4c86675982"),
     );
   });
@@ -56,12 +56,12 @@ for (const [name, blake2s] of PROVIDERS) {
       for (const inLength of [0, 3, 64, 65, 255, 1024]) {
         const input = selfTestSequence(inLength, inLength);
         const key = selfTestSequence(outLength, outLength);
-        digests.push(blake2s(NO_KEY, outLength, [input]));
-        digests.push(blake2s(key, outLength, [input]));
+        digests.push(blake2s.digest(NO_KEY, outLength, [input]));
+        digests.push(blake2s.digest(key, outLength, [input]));
       }
     }
     assertEquals(
-      blake2s(NO_KEY, HASH_BYTES, digests),
+      blake2s.digest(NO_KEY, HASH_BYTES, digests),
       hex("6a411f08ce25adcdfb02aba641451cec53c598b24f4fc787fbdc88797f4c1dfe"),
     );
   });
@@ -77,13 +77,16 @@ Deno.test("wasm and noble BLAKE2s agree on random messages, keys and digests", (
     const parts = [message.subarray(0, cut), message.subarray(cut)];
     const key = random.bytes(random.below(33));
     const digest = 1 + random.below(32);
-    assertEquals(wasm(key, digest, parts), noble(key, digest, [message]));
+    assertEquals(
+      wasm.digest(key, digest, parts),
+      noble.digest(key, digest, [message]),
+    );
   }
 });
 
 Deno.test("BLAKE2s refuses a key of more than 32 bytes", () => {
   for (const [, blake2s] of PROVIDERS) {
-    assertThrows(() => blake2s(new Uint8Array(33), 16, []));
+    assertThrows(() => blake2s.digest(new Uint8Array(33), 16, []));
   }
 });
 
@@ -105,9 +108,35 @@ Deno.test("mac16 is keyed BLAKE2s of 16 bytes over the joined parts", () => {
   const message = random.bytes(116);
   assertEquals(
     mac16(key, message.subarray(0, 50), message.subarray(50)),
-    nobleBlake2s(key, 16, [message]),
+    nobleBlake2s.digest(key, 16, [message]),
   );
 });
+
+for (const [name, blake2s] of PROVIDERS) {
+  Deno.test(`${name} BLAKE2s knows a MAC of 16 bytes, and every change of key, message and code`, () => {
+    const random = new Random(45);
+    for (const keyLength of [1, 16, 32]) {
+      for (const length of [0, 1, 63, 64, 116, 132, 5000]) {
+        const key = random.bytes(keyLength);
+        const message = random.bytes(length + 40);
+        message.set(
+          nobleBlake2s.digest(key, 16, [message.subarray(0, length)]),
+          length,
+        );
+        const before = message.slice();
+        assert(blake2s.isMac16(key, message, length));
+        assertEquals(message, before);
+        for (let at = 0; at < length + 16; at += length > 200 ? 251 : 1) {
+          message[at] ^= 1 << at % 8;
+          assert(!blake2s.isMac16(key, message, length), `byte ${at}`);
+          message[at] ^= 1 << at % 8;
+        }
+        key[keyLength - 1] ^= 1;
+        assert(!blake2s.isMac16(key, message, length));
+      }
+    }
+  });
+}
 
 Deno.test("hmac takes keys shorter than, as long as and longer than a block", () => {
   // HMAC by its definition, from the hash.
@@ -116,12 +145,12 @@ Deno.test("hmac takes keys shorter than, as long as and longer than a block", ()
     const key = random.bytes(length);
     const message = random.bytes(100);
     const block = new Uint8Array(64);
-    block.set(length > 64 ? nobleBlake2s(NO_KEY, 32, [key]) : key);
-    const inner = nobleBlake2s(NO_KEY, 32, [
+    block.set(length > 64 ? nobleBlake2s.digest(NO_KEY, 32, [key]) : key);
+    const inner = nobleBlake2s.digest(NO_KEY, 32, [
       block.map((byte) => byte ^ 0x36),
       message,
     ]);
-    const outer = nobleBlake2s(NO_KEY, 32, [
+    const outer = nobleBlake2s.digest(NO_KEY, 32, [
       block.map((byte) => byte ^ 0x5c),
       inner,
     ]);
@@ -180,7 +209,7 @@ Deno.test("hashes take views on a SharedArrayBuffer and leave inputs alone", () 
   shared.set(plain);
   const [key, input] = [shared.subarray(0, 32), shared.subarray(32)];
   assertEquals(hash(shared), hash(plain));
-  assertEquals(nobleBlake2s(NO_KEY, 32, [shared]), hash(plain));
+  assertEquals(nobleBlake2s.digest(NO_KEY, 32, [shared]), hash(plain));
   assertEquals(mac16(key, input), mac16(key.slice(), input.slice()));
   assertEquals(kdf3(key, input), kdf3(key.slice(), input.slice()));
   assertEquals(new Uint8Array(shared), plain);

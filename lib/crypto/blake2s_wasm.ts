@@ -11,6 +11,7 @@ import { instantiateKernel } from "./wasm/instance.ts";
 const BLOCK_BYTES = 64;
 const DIGEST_BYTES_MAX = 32;
 const KEY_BYTES_MAX = 32;
+const MAC_BYTES = 16;
 
 // Layout of the memory.
 const OUT_OFFSET = 0;
@@ -50,12 +51,19 @@ export function createWasmBlake2s(other: Blake2s): Blake2s {
     bytes[SIGMA_OFFSET + i] = 4 * Number.parseInt(SIGMA[i], 16);
   }
 
-  return (key, length, parts): Uint8Array => {
+  /** Hashes `total` bytes, key block included, and wipes them. */
+  const finish = (length: number, keyBytes: number, total: number): void => {
+    const parameters = length + 256 * keyBytes;
+    blake2s(OUT_OFFSET, SIGMA_OFFSET, MESSAGE_OFFSET, total, parameters);
+    bytes.fill(0, MESSAGE_OFFSET, MESSAGE_OFFSET + total);
+  };
+
+  const digest: Blake2s["digest"] = (key, length, parts) => {
     const keyBlock = key.length > 0 ? BLOCK_BYTES : 0;
     let total = keyBlock;
     for (const part of parts) total += part.length;
     if (total > MESSAGE_BYTES_MAX || key.length > KEY_BYTES_MAX) {
-      return other(key, length, parts);
+      return other.digest(key, length, parts);
     }
 
     bytes.set(key, MESSAGE_OFFSET);
@@ -64,12 +72,29 @@ export function createWasmBlake2s(other: Blake2s): Blake2s {
       bytes.set(part, at);
       at += part.length;
     }
-    const parameters = length + 256 * key.length;
-    blake2s(OUT_OFFSET, SIGMA_OFFSET, MESSAGE_OFFSET, total, parameters);
-    const digest = new Uint8Array(length);
-    for (let i = 0; i < length; i++) digest[i] = bytes[OUT_OFFSET + i];
+    finish(length, key.length, total);
+    const out = new Uint8Array(length);
+    for (let i = 0; i < length; i++) out[i] = bytes[OUT_OFFSET + i];
     bytes.fill(0, OUT_OFFSET, OUT_OFFSET + DIGEST_BYTES_MAX);
-    bytes.fill(0, MESSAGE_OFFSET, MESSAGE_OFFSET + total);
-    return digest;
+    return out;
   };
+
+  const isMac16: Blake2s["isMac16"] = (key, message, length) => {
+    const total = BLOCK_BYTES + length;
+    if (total > MESSAGE_BYTES_MAX || key.length > KEY_BYTES_MAX) {
+      return other.isMac16(key, message, length);
+    }
+    for (let i = 0; i < key.length; i++) bytes[MESSAGE_OFFSET + i] = key[i];
+    const to = MESSAGE_OFFSET + BLOCK_BYTES;
+    for (let i = 0; i < length; i++) bytes[to + i] = message[i];
+    finish(MAC_BYTES, key.length, total);
+    let difference = 0;
+    for (let i = 0; i < MAC_BYTES; i++) {
+      difference |= bytes[OUT_OFFSET + i] ^ message[length + i];
+    }
+    bytes.fill(0, OUT_OFFSET, OUT_OFFSET + DIGEST_BYTES_MAX);
+    return difference === 0;
+  };
+
+  return { digest, isMac16 };
 }
