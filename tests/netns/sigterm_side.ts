@@ -25,8 +25,9 @@ async function settled(): Promise<void> {
   }
 }
 
-if (import.meta.main) {
-  const job: SideJob = JSON.parse(Deno.readTextFileSync(Deno.args[0]));
+/** Plays them. */
+export async function main([file]: readonly string[]): Promise<void> {
+  const job: SideJob = JSON.parse(Deno.readTextFileSync(file));
   await settled();
   const rounds = new Rounds(job.site, job.seed);
   for (let round = job.from; round < job.to; round += job.step) {
@@ -35,3 +36,5 @@ if (import.meta.main) {
     Deno.stdout.writeSync(new TextEncoder().encode(line));
   }
 }
+
+if (import.meta.main) await main(Deno.args);

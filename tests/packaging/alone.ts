@@ -19,8 +19,30 @@ import { bareRootCommand, MAKERS, NEEDED, programFiles } from "./bare_root.ts";
 
 /** What the tests and the demo call, those of `labTest` and those in scripts. */
 const PROGRAMS = [
-  ...["bash", "cat", "chmod", "cp", "env", "false", "find", "grep", "head"],
-  ...["id", "ls", "mkdir", "mount", "mv", "readlink", "rm", "setsid", "sleep"],
+  ...[
+    "bash",
+    "cat",
+    "chmod",
+    "cp",
+    "dd",
+    "env",
+    "false",
+    "find",
+    "grep",
+    "head",
+  ],
+  ...[
+    "id",
+    "ls",
+    "mkdir",
+    "mkfifo",
+    "mount",
+    "mv",
+    "readlink",
+    "rm",
+    "setsid",
+    "sleep",
+  ],
   ...["sort", "stat", "sync", "tail", "timeout", "touch", "true", "wc"],
   ...["ethtool", "ip", "iperf3", "nft", "nsenter", "nstat", "perl", "ping"],
   ...["setpriv", "ss", "strace", "sysctl", "taskset", "tc", "tcpdump"],
