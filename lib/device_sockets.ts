@@ -209,6 +209,8 @@ export class DeviceSockets implements SocketSettings {
   }
 
   #linkChanged(): void {
+    // One that fails tries again: there is never more than one that waits.
+    clearTimeout(this.#linkRetry);
     this.followLink().then(
       () => this.#linkTold = undefined,
       (error: Error) => this.#linkFailed(error.message),
@@ -220,6 +222,7 @@ export class DeviceSockets implements SocketSettings {
     if (reason !== this.#linkTold) this.#o.log.error(reason);
     this.#linkTold = reason;
     if (this.#closing) return;
+    clearTimeout(this.#linkRetry);
     this.#linkRetry = setTimeout(() => this.#linkChanged(), LINK_RETRY_MS);
   }
 
