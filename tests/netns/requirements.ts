@@ -8,6 +8,7 @@ import { moduleCommand as commandOf } from "../../tools/modules.ts";
 const PACKAGES: Readonly<Record<string, string>> = {
   ethtool: "ethtool",
   find: "findutils",
+  gdb: "gdb",
   ip: "iproute2",
   iperf3: "iperf3",
   ldconfig: "libc-bin",
